@@ -1,0 +1,1 @@
+"""Envoy, as a managed process: its binary, configuration files, admin interface and lifetime."""

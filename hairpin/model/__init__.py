@@ -1,0 +1,1 @@
+"""The model: environments, targets, matches, sessions. Pure values, no I/O."""

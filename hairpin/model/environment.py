@@ -1,0 +1,44 @@
+"""Environment: a feature environment's name and the routing key that marks its requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hairpin.model.match import BaggageMember, Header, Match, StringKind, StringPredicate, TracestateMember
+
+
+class Carrier(StrEnum):
+    """What carries the routing key."""
+
+    HEADER = "header"
+    BAGGAGE = "baggage"
+    TRACESTATE = "tracestate"
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingKey:
+    """The header, or the member of `baggage` or `tracestate`, whose value is the environment's name."""
+
+    carrier: Carrier = Carrier.HEADER
+    name: str = "x-env"
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A feature environment."""
+
+    name: str
+    routing_key: RoutingKey = RoutingKey()
+
+    @property
+    def match(self) -> Match:
+        """The requests of this environment."""
+        value = StringPredicate(StringKind.EXACT, self.name)
+        match self.routing_key.carrier:
+            case Carrier.HEADER:
+                return Header(self.routing_key.name, value)
+            case Carrier.BAGGAGE:
+                return BaggageMember(self.routing_key.name, value)
+            case Carrier.TRACESTATE:
+                return TracestateMember(self.routing_key.name, value)

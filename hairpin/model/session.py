@@ -1,0 +1,103 @@
+"""Session: one developer's claim on a target's requests, or on the mesh's egress alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from hairpin.model.match import Match
+from hairpin.model.target import Target
+
+
+class Mode(StrEnum):
+    """What a session does. `mirror` is in the model and not served yet."""
+
+    STEAL = "steal"
+    MIRROR = "mirror"
+    EGRESS = "egress"
+
+
+class Phase(StrEnum):
+    """Where a session stands."""
+
+    PENDING = "Pending"
+    """Claimed and certified; no tunnel yet."""
+    READY = "Ready"
+    """The tunnel is up; nothing is steered: the process does not listen yet, or the mode takes no requests."""
+    ACTIVE = "Active"
+    """Requests are steered to the laptop."""
+    LOST = "Lost"
+    """The tunnel went down; the lease runs out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSpec:
+    """What the laptop asks for and keeps up to date."""
+
+    mode: Mode = Mode.STEAL
+    target: Target | None = None
+    """None in mode `egress`."""
+    environment: str | None = None
+    """The name of a feature environment; its routing key is the mesh's."""
+    match: Match | None = None
+    """What requests must satisfy beside the environment. One of the two is needed in mode `steal`."""
+    certificate_request: str = ""
+    """A CSR in PEM; only its key is read."""
+    local_port: int | None = None
+    """The port on the laptop that the process listens on; None while it does not: then nothing is steered."""
+    lease_seconds: int = 10
+    """How long the session outlives its tunnel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentAddress:
+    """Where one replica of the agent takes tunnels and egress."""
+
+    name: str
+    host: str
+    tunnel_port: int
+    egress_port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """A remark of the control plane on a session, for its owner: `type` is a CamelCase word, `message` a sentence."""
+
+    type: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionStatus:
+    """What the control plane says. It alone writes it."""
+
+    phase: Phase = Phase.PENDING
+    certificate: str = ""
+    """The session's certificate chain in PEM; its only SAN is the session's name."""
+    certificate_authority: str = ""
+    """What the laptop trusts at the agent, in PEM."""
+    agent_identity: str = ""
+    """The URI SAN that the agent's certificate bears."""
+    agents: tuple[AgentAddress, ...] = ()
+    """One per replica; the laptop keeps a tunnel to each."""
+    tunnels: tuple[str, ...] = ()
+    """The replicas to which a tunnel is up."""
+    last_seen: datetime | None = None
+    """When a tunnel was last seen up."""
+    resolved_target: str = ""
+    """The target as the mesh knows it: `default/checkout:8080`."""
+    conditions: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One claim. Its name is a DNS label, assigned by the control plane: tunnel, certificate and policy bear it."""
+
+    name: str
+    namespace: str
+    owner: str
+    """Who the API says created it, never what the client claims."""
+    created: datetime
+    spec: SessionSpec
+    status: SessionStatus = field(default_factory=SessionStatus)

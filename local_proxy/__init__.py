@@ -1,0 +1,1 @@
+"""The laptop runtime: the tunnel, the egress proxy and the developer's command."""

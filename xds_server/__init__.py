@@ -1,0 +1,1 @@
+"""The control plane: sessions and meshes in, Envoy configuration out."""

@@ -1,0 +1,1 @@
+"""Snapshots by proxy: each resource is encoded once."""

@@ -1,0 +1,1 @@
+"""How a configuration gets to a proxy."""

@@ -1,0 +1,1 @@
+"""Nouns of the xDS protocol, free of I/O: resources, snapshots, type URLs, nodes."""

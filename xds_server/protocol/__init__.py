@@ -1,0 +1,1 @@
+"""The xDS transport protocol as sans-I/O state machines."""
