@@ -1,0 +1,254 @@
+"""Steering: from a target's claims to neutral parts of Envoy configuration. Pure.
+
+The parts are two, because they change at different times:
+
+* *plumbing*, the same for any sessions: two filters, two clusters, two routes. Putting it in or taking it out changes the
+  listener, and a changed listener drains its connections;
+* *the match filter*, an RBAC filter that the plumbing's first filter discovers (ECDS). Its shadow rules decide nothing:
+  they only write down which policy matched, one policy per session. Sessions come and go by this resource alone.
+
+A Lua filter of a few lines turns the verdict into metadata of its own and has the route chosen anew. Routes match on that
+metadata, which no client can forge. The route goes to [agent, the app itself] with one retry, and the agent vouches for an
+answer that came from the laptop (`x-hairpin-served: via_upstream`): whatever it does not vouch for ends at the app.
+
+Only extensions that Istio's own proxy has: `tests/contract` holds them against its list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from envoy_data_plane.envoy.config.cluster.v3 import (
+    Cluster,
+    ClusterCustomClusterType,
+    ClusterDiscoveryType,
+    ClusterLbPolicy,
+)
+from envoy_data_plane.envoy.config.core.v3 import (
+    DataSource,
+    ExtensionConfigSource,
+    HeaderValue,
+    HeaderValueOption,
+    HeaderValueOptionHeaderAppendAction,
+    TypedExtensionConfig,
+)
+from envoy_data_plane.envoy.config.rbac.v3 import Policy, Principal, RbacAction
+from envoy_data_plane.envoy.config.rbac.v3 import Rbac as RbacRules
+from envoy_data_plane.envoy.config.route.v3 import (
+    HeaderMatcher,
+    RetryPolicy,
+    RetryPolicyRetryBackOff,
+    RetryPolicyRetryPriority,
+    Route,
+    RouteAction,
+    RouteMatch,
+)
+from envoy_data_plane.envoy.extensions.clusters.aggregate.v3 import ClusterConfig as AggregateConfig
+from envoy_data_plane.envoy.extensions.filters.http.lua.v3 import Lua
+from envoy_data_plane.envoy.extensions.filters.http.rbac.v3 import Rbac as RbacFilter
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
+from envoy_data_plane.envoy.extensions.retry.priority.previous_priorities.v3 import PreviousPrioritiesConfig
+from envoy_data_plane.envoy.type.matcher.v3 import (
+    MetadataMatcher,
+    MetadataMatcherPathSegment,
+    RegexMatcher,
+    StringMatcher,
+    ValueMatcher,
+)
+
+from xds_server.generate.build import NO_TIMEOUT, ads, callers_protocol, http_filter, load_assignment, pack, unbounded
+from xds_server.generate.match import permission
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hairpin.model.match import Match
+    from hairpin.model.mesh import SocketAddress
+
+RBAC_TYPE = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
+SESSION_HEADER = "x-hairpin-session"
+SERVED_HEADER = "x-hairpin-served"
+
+BODY_LIMIT = 64 * 1024 * 1024
+"""Bytes of a request's body that are kept for the fallback: a request is repeated only if all of its body is there."""
+
+ORDER_DIGITS = 6
+"""Of the prefix that puts policies in the order of creation: RBAC judges policies in the order of their names."""
+
+IDEMPOTENT = "GET|HEAD|OPTIONS|PUT|DELETE|TRACE"
+"""Methods that may be repeated whatever became of the first try (RFC 9110, 9.2.2)."""
+
+NOT_DELIVERED = r"upstream_reset_before_response_started\{remote_connection_failure.*|unclaimed"
+"""What the agent writes when no tunnel took the request: it provably did not reach the laptop's process."""
+
+LUA = f"""function envoy_on_request(handle)
+  local metadata = handle:streamInfo():dynamicMetadata()
+  local verdict = metadata:get("envoy.filters.http.rbac")
+  if verdict and verdict["hairpin_shadow_engine_result"] == "allowed" then
+    metadata:set("hairpin", "session", string.sub(verdict["hairpin_shadow_effective_policy_id"], {ORDER_DIGITS + 2}))
+    handle:clearRouteCache()
+  end
+end
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SteeringPoint:
+    """A workload's port, as its sidecar sees it."""
+
+    port: int
+    """As in the sidecar's own names: in Istio the container's port."""
+    app: SocketAddress
+    agent_cluster: str
+    """The sidecar's cluster for the agent's Service."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A session whose requests are to be steered now."""
+
+    session: str
+    created: datetime
+    match: Match
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steering:
+    """Parts for a sidecar, in no delivery's form yet."""
+
+    clusters: tuple[Cluster, ...]
+    filters: tuple[HttpFilter, ...]
+    """Before the router, in this order."""
+    routes: tuple[Route, ...]
+    """Before the app's own, in this order."""
+    match_filter: TypedExtensionConfig
+    """The one part that depends on the claims."""
+
+
+def match_filter_name(port: int) -> str:
+    """The ECDS resource's name: a sidecar with several steered ports has one each."""
+    return f"hairpin.match.{port}"
+
+
+def steer(point: SteeringPoint, claims: Sequence[Claim]) -> Steering:
+    """Everything that steering needs at one port of one workload."""
+    return Steering(
+        clusters=clusters(point), filters=filters(point), routes=routes(point), match_filter=match_filter(point, claims)
+    )
+
+
+def match_filter(point: SteeringPoint, claims: Sequence[Claim]) -> TypedExtensionConfig:
+    """The RBAC filter with one shadow policy per claim; without claims, one that matches nothing.
+
+    Policies are judged in the order of their names, so the earlier claim wins: a name is its place in the order of
+    creation, a dot, and the session.
+    """
+    ordered = sorted(claims, key=lambda claim: (claim.created, claim.session))
+    policies = {
+        f"{index:0{ORDER_DIGITS}d}.{claim.session}": Policy(
+            permissions=[permission(claim.match)], principals=[Principal(any=True)]
+        )
+        for index, claim in enumerate(ordered)
+    }
+    rules = RbacRules(action=RbacAction.ALLOW, policies=policies) if policies else None
+    config = RbacFilter(shadow_rules=rules, shadow_rules_stat_prefix="hairpin_")
+    return TypedExtensionConfig(name=match_filter_name(point.port), typed_config=pack(config))
+
+
+def filters(point: SteeringPoint) -> tuple[HttpFilter, ...]:
+    """The filter that finds the session, discovered, and the one that has the route chosen by it.
+
+    Without `default_config` and `apply_default_config_without_warming` every request would get 500 until the resource
+    exists.
+    """
+    discovered = HttpFilter(
+        name=match_filter_name(point.port),
+        config_discovery=ExtensionConfigSource(
+            config_source=ads(),
+            type_urls=[RBAC_TYPE],
+            default_config=pack(RbacFilter()),
+            apply_default_config_without_warming=True,
+        ),
+    )
+    return discovered, http_filter("hairpin.steer", Lua(default_source_code=DataSource(inline_string=LUA)))
+
+
+def clusters(point: SteeringPoint) -> tuple[Cluster, ...]:
+    """The app itself, and the aggregate of [agent, app]."""
+    local = Cluster(
+        name=f"hairpin|local|{point.port}",
+        type=ClusterDiscoveryType.STATIC,
+        connect_timeout=timedelta(seconds=1),
+        circuit_breakers=unbounded(),
+        load_assignment=load_assignment(f"hairpin|local|{point.port}", point.app),
+        typed_extension_protocol_options=callers_protocol(),
+    )
+    members = AggregateConfig(clusters=[point.agent_cluster, local.name])
+    aggregate = Cluster(
+        name=f"hairpin|{point.port}",
+        connect_timeout=timedelta(seconds=1),
+        lb_policy=ClusterLbPolicy.CLUSTER_PROVIDED,
+        circuit_breakers=unbounded(),
+        cluster_type=ClusterCustomClusterType(name="envoy.clusters.aggregate", typed_config=pack(members)),
+    )
+    return local, aggregate
+
+
+def routes(point: SteeringPoint) -> tuple[Route, ...]:
+    """Idempotent requests fall back on whatever is unvouched; the rest only when provably not delivered."""
+    idempotent = HeaderMatcher(name=":method", string_match=StringMatcher(safe_regex=RegexMatcher(regex=IDEMPOTENT)))
+    unvouched = HeaderMatcher(
+        name=SERVED_HEADER,
+        string_match=StringMatcher(exact="via_upstream"),
+        invert_match=True,
+        treat_missing_header_as_empty=True,
+    )
+    undelivered = HeaderMatcher(
+        name=SERVED_HEADER, string_match=StringMatcher(safe_regex=RegexMatcher(regex=NOT_DELIVERED))
+    )
+    again = "connect-failure,refused-stream,reset,retriable-headers"
+    once = "connect-failure,refused-stream,retriable-headers"
+    return (
+        _route("hairpin-again", point, [idempotent], again, unvouched),
+        _route("hairpin-once", point, [], once, undelivered),
+    )
+
+
+def _route(
+    name: str, point: SteeringPoint, headers: list[HeaderMatcher], retry_on: str, retriable: HeaderMatcher
+) -> Route:
+    claimed = MetadataMatcher(
+        filter="hairpin",
+        path=[MetadataMatcherPathSegment(key="session")],
+        value=ValueMatcher(present_match=True),
+    )
+    # The default back-off waits up to 25 ms before each fallback.
+    at_once = RetryPolicyRetryBackOff(base_interval=timedelta(milliseconds=1), max_interval=timedelta(milliseconds=1))
+    priorities = RetryPolicyRetryPriority(
+        name="envoy.retry_priorities.previous_priorities",
+        typed_config=pack(PreviousPrioritiesConfig(update_frequency=1)),
+    )
+    session = HeaderValueOption(
+        header=HeaderValue(key=SESSION_HEADER, value="%DYNAMIC_METADATA(hairpin:session)%"),
+        append_action=HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
+    )
+    return Route(
+        name=name,
+        match=RouteMatch(prefix="/", headers=headers, dynamic_metadata=[claimed]),
+        route=RouteAction(
+            cluster=f"hairpin|{point.port}",
+            timeout=NO_TIMEOUT,
+            idle_timeout=NO_TIMEOUT,
+            retry_policy=RetryPolicy(
+                retry_on=retry_on,
+                num_retries=1,
+                retry_back_off=at_once,
+                retriable_headers=[retriable],
+                retry_priority=priorities,
+            ),
+        ),
+        request_headers_to_add=[session],
+        request_body_buffer_limit=BODY_LIMIT,
+    )
