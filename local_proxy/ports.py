@@ -1,0 +1,186 @@
+"""Which TCP port the service is on: the one that its process tree listens on, or the one that `--port` names.
+
+Watched by reading the kernel's table (`local_proxy.sockets`), so that the process never sees a connection of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from local_proxy.debuggers import debugger_ports
+from local_proxy.process_tree import ProcessTree
+from local_proxy.sockets import ListeningSocket, has_ipv6_loopback, listening_sockets, loopback_of, sockets_of
+
+EAGER_INTERVAL = 0.05
+"""Seconds between two looks while something is expected to happen: after the start, and after a change."""
+EAGER_SECONDS = 20.0
+"""How long we look eagerly."""
+CALM_INTERVAL = 0.25
+"""Seconds between two looks otherwise: for so long may a request meet a process that has just stopped listening."""
+_SHARE = 0.05
+"""The share of one core that looking may take: a slow look is followed by a long pause."""
+_CONNECT_SECONDS = 0.2
+_KERNEL_TELLS_ALL: bool = sys.platform == "linux"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """A port that is listened on."""
+
+    host: str
+    """Where to connect to: a loopback address, unless the process listens on some other address alone."""
+    port: int
+    bound: str
+    """The address as the process bound it: 127.0.0.1, ::1, 0.0.0.0, ::, …"""
+    pid: int | None = None
+    """Whose it is; None if it was found by its port alone."""
+    process: str = ""
+    """That process's name."""
+    inode: int = 0
+    """Orders sockets by age, where the system tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What a look at the processes showed."""
+
+    listener: Listener | None
+    """The service's port; None while nothing listens."""
+    others: tuple[Listener, ...] = ()
+    """What else the process tree listens on, debuggers left out."""
+
+
+class PortWatcher:
+    """Finds the service's port and keeps an eye on it.
+
+    Args:
+        tree: the command's processes; None if the process was started by someone else.
+        port: the port that the user named: then no other is taken, whoever listens on it.
+        preferred: the target's port number; taken when it is among several.
+    """
+
+    def __init__(self, tree: ProcessTree | None, *, port: int | None = None, preferred: int | None = None) -> None:
+        self._tree = tree
+        self._port = port
+        self._preferred = preferred
+        self._current: Listener | None = None
+        self._ipv6 = has_ipv6_loopback()
+        self._debuggers: dict[tuple[int, float], frozenset[int]] = {}
+
+    def look(self) -> Sighting:
+        """Look once. It takes milliseconds and does not wait for anything."""
+        candidates = self._tree_listeners()
+        if self._port is not None:
+            named = self._named_listener(self._port)
+            others = [candidate for candidate in candidates if candidate.port != self._port]
+        else:
+            named = choose(candidates, self._current, self._preferred)
+            others = [candidate for candidate in candidates if named is None or candidate.port != named.port]
+        self._current = named
+        distinct = {candidate.port: candidate for candidate in reversed(others)}
+        return Sighting(named, tuple(distinct[port] for port in sorted(distinct)))
+
+    async def changes(self) -> AsyncIterator[Sighting]:
+        """What is seen each time the service's port opens, closes or moves, or another port comes up beside it."""
+        seen: tuple[tuple[str, int] | None, frozenset[int]] = (None, frozenset())
+        eager_until = time.monotonic() + EAGER_SECONDS
+        while True:
+            began = time.monotonic()
+            sighting = self.look()
+            listener = sighting.listener
+            address = (listener.host, listener.port) if listener else None
+            others = frozenset(other.port for other in sighting.others)
+            if address != seen[0] or not others <= seen[1]:
+                if address != seen[0]:
+                    eager_until = time.monotonic() + EAGER_SECONDS
+                yield sighting
+            seen = (address, others)
+            eager = listener is None and time.monotonic() < eager_until
+            interval = EAGER_INTERVAL if eager else CALM_INTERVAL
+            await asyncio.sleep(max(interval, (time.monotonic() - began) / _SHARE))
+
+    def _tree_listeners(self) -> list[Listener]:
+        if self._tree is None:
+            return []
+        processes = {process.pid: process for process in self._tree.processes()}
+        found = []
+        for pid, sockets in sockets_of(processes).items():
+            if sockets:
+                theirs = self._debugger_ports(processes[pid])
+                name = _name(processes[pid])
+                found += [self._listener(s, pid, name) for s in sockets if s.port not in theirs]
+        return sorted(found, key=lambda listener: (listener.inode, _rank(listener), listener.port))
+
+    def _listener(self, listening: ListeningSocket, pid: int | None = None, process: str = "") -> Listener:
+        host = loopback_of(listening.host)
+        if host == "::1" and listening.host == "::" and not self._ipv6:
+            host = "127.0.0.1"  # a socket on :: takes IPv4 as well, unless told otherwise
+        return Listener(
+            host=host, port=listening.port, bound=listening.host, pid=pid, process=process, inode=listening.inode
+        )
+
+    def _debugger_ports(self, process: psutil.Process) -> frozenset[int]:
+        # Asked only of a process that listens, and so has its final command line: read once.
+        with contextlib.suppress(psutil.Error):
+            key = (process.pid, process.create_time())
+            if key not in self._debuggers:
+                self._debuggers[key] = debugger_ports(process.cmdline(), _environment(process))
+            return self._debuggers[key]
+        return frozenset()
+
+    def _named_listener(self, port: int) -> Listener | None:
+        listening = [s for s in listening_sockets() if s.port == port]
+        if not listening and not _KERNEL_TELLS_ALL:
+            listening = _connectable(port)
+        found = sorted((self._listener(s) for s in listening), key=_rank)
+        return found[0] if found else None
+
+
+def choose(candidates: Sequence[Listener], current: Listener | None, preferred: int | None) -> Listener | None:
+    """The service's port among those that are listened on, the oldest first.
+
+    The target's own port number is taken whenever it is there; else the one that was taken before; else the first one.
+    """
+    for port in (preferred, current and current.port):
+        same = sorted((candidate for candidate in candidates if candidate.port == port), key=_rank)
+        if same:
+            return same[0]
+    if not candidates:
+        return None
+    return min((candidate for candidate in candidates if candidate.port == candidates[0].port), key=_rank)
+
+
+def _rank(listener: Listener) -> tuple[int, int]:
+    # Of one port on several addresses: IPv4 before IPv6, and any loopback before an address of the network.
+    hosts = ("127.0.0.1", "0.0.0.0", "::1", "::")  # noqa: S104 - compared with, not bound
+    return (hosts.index(listener.bound) if listener.bound in hosts else len(hosts), listener.inode)
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.Error:
+        return ""
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except (psutil.Error, OSError):
+        return {}
+
+
+def _connectable(port: int) -> list[ListeningSocket]:
+    """Where the kernel shows other users' sockets to nobody: who answers. Nothing is sent."""
+    for host in ("127.0.0.1", "::1"):
+        with contextlib.suppress(OSError), socket.create_connection((host, port), _CONNECT_SECONDS):
+            return [ListeningSocket(host, port)]
+    return []

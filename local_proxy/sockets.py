@@ -1,0 +1,113 @@
+"""The TCP sockets that listen on this machine, read from the kernel's table: nobody is connected to.
+
+On Linux /proc/net/tcp lists the listening sockets first, so that reading stops at the first one that does not listen:
+a machine with thousands of connections costs no more than an idle one. Elsewhere psutil asks each process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import re
+import struct
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+_LINUX: bool = sys.platform == "linux"
+_LISTEN = "0A"
+_SOCKET = re.compile(r"socket:\[(\d+)\]")
+_IPV4_WORDS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ListeningSocket:
+    """A socket that listens, as the kernel has it."""
+
+    host: str
+    port: int
+    inode: int = 0
+    """Names the socket for as long as it lives, and grows from one to the next; 0 where the system does not tell."""
+
+
+def listening_sockets() -> list[ListeningSocket]:
+    """Every TCP socket of this network namespace that listens (on macOS: of this user's processes)."""
+    if _LINUX:
+        return [*_read_table("/proc/net/tcp"), *_read_table("/proc/net/tcp6")]
+    return [socket for sockets in _ask_psutil(psutil.pids()).values() for socket in sockets]
+
+
+def sockets_of(pids: Iterable[int]) -> dict[int, list[ListeningSocket]]:
+    """The listening sockets of some processes; those that have ended or belong to someone else count for none."""
+    if not _LINUX:
+        return _ask_psutil(pids)
+    table = {socket.inode: socket for socket in listening_sockets()}
+    if not table:
+        return {}
+    return {pid: [table[inode] for inode in sorted(set(_inodes(pid)) & table.keys())] for pid in pids}
+
+
+def loopback_of(host: str) -> str:
+    """Where to connect to, for an address as it is listened on."""
+    match host:
+        case "0.0.0.0":  # noqa: S104 - compared with, not bound
+            return "127.0.0.1"
+        case "::":
+            return "::1"
+        case _:
+            return host
+
+
+def _read_table(path: str) -> Iterator[ListeningSocket]:
+    # proc_pid_net(5): sl, local_address, rem_address, st, tx:rx, tr:when, retrnsmt, uid, timeout, inode.
+    with contextlib.suppress(OSError), open(path, encoding="ascii") as table:  # noqa: PTH123 - read every 50 ms
+        next(table, None)
+        for line in table:
+            columns = line.split()
+            if columns[3] != _LISTEN:
+                return
+            host, _, port = columns[1].partition(":")
+            yield ListeningSocket(_address(host), int(port, 16), int(columns[9]))
+
+
+def _address(digits: str) -> str:
+    # Words of 32 bits, each in the host's byte order.
+    words = [int(digits[start : start + 8], 16) for start in range(0, len(digits), 8)]
+    packed = struct.pack(f"={len(words)}I", *words)
+    if len(words) == _IPV4_WORDS:
+        return str(ipaddress.IPv4Address(packed))
+    address = ipaddress.IPv6Address(packed)
+    return str(address.ipv4_mapped or address)
+
+
+def _inodes(pid: int) -> Iterator[int]:
+    with contextlib.suppress(OSError):  # it has ended, or is someone else's
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                if found := _SOCKET.match(str(descriptor.readlink())):
+                    yield int(found[1])
+
+
+def _ask_psutil(pids: Iterable[int]) -> dict[int, list[ListeningSocket]]:
+    found: dict[int, list[ListeningSocket]] = {}
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            connections = psutil.Process(pid).net_connections(kind="tcp")
+            found[pid] = [
+                ListeningSocket(connection.laddr.ip, connection.laddr.port)
+                for connection in connections
+                if connection.status == psutil.CONN_LISTEN and connection.laddr
+            ]
+    return found
+
+
+def has_ipv6_loopback() -> bool:
+    """Whether ::1 is there: with IPv6 switched off on `lo` it is not, though :: can still be listened on."""
+    if not _LINUX:
+        return True
+    with contextlib.suppress(OSError):
+        return "00000000000000000000000000000001 " in Path("/proc/net/if_inet6").read_text(encoding="ascii")
+    return False
