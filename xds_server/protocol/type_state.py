@@ -1,0 +1,105 @@
+"""TypeState: what one stream knows of one resource type."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from xds_server.model.resource import Resource, ResourceSet
+from xds_server.protocol.subscription import Subscription
+
+UNKNOWN = "?"
+"""In place of a version: the client may or may not have taken it. No resource's version looks like this."""
+REMOVED = ""
+"""In place of a version: a removal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flight:
+    """A response that the client has not answered yet."""
+
+    nonce: str
+    version: str
+    contents: Mapping[str, str]
+    """Versions by name, `REMOVED` for a removal."""
+    warms: bool
+    """It adds or changes something, so the client may have to warm it up."""
+    whole: ResourceSet | None = None
+    """For a response that replaces everything: what it carried, ..."""
+    target: str = ""
+    """... and the version that it leads to, which differs while removals are held back."""
+
+
+@dataclass(slots=True)
+class TypeState:
+    """The subscription, what the client was given, and what it refused.
+
+    Versions that were sent count as the client's until it refuses them; then they are `UNKNOWN`, because a client may
+    have applied a part of what it refused.
+    """
+
+    type_url: str
+    subscription: Subscription
+    sent: dict[str, str] = field(default_factory=dict)
+    urgent: set[str] = field(default_factory=set)
+    """Names the client asked for and waits for: answered at once, whatever the order of types."""
+    fresh: bool = False
+    """The client has nothing of this type and waits for all of it."""
+    answer: bool = False
+    """The next response goes out even if it is empty."""
+    again: bool = False
+    """All of it is sent again, changed or not."""
+    gone: frozenset[str] = frozenset()
+    """What the client has and is to lose, once nothing refers to it."""
+    flight: Flight | None = None
+    nonce: str = ""
+    refused: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """By name, the refused response's contents: all of them are let go when one of them changes."""
+    held: dict[str, Resource] = field(default_factory=dict)
+    """State of the world, full-state types: all that the client may have, by name."""
+    sent_version: str = UNKNOWN
+    refused_version: str = ""
+    synced: str | None = None
+    warmed: bool = False
+    """Something was added or changed on this stream."""
+
+    def is_refused(self, name: str, version: str) -> bool:
+        """Say whether the client refused this very version of the resource (or its removal)."""
+        return name in self.refused and self.refused[name].get(name) == version
+
+    def has_refused(self) -> bool:
+        """Say whether something refused is parked."""
+        return bool(self.refused or self.refused_version)
+
+    def forget(self, names: Collection[str]) -> None:
+        """Drop what is known of names that the client no longer wants."""
+        for name in names:
+            self.sent.pop(name, None)
+            self.refused.pop(name, None)
+            self.urgent.discard(name)
+
+    def forget_uncovered(self) -> None:
+        """Drop what is known of all names outside of the subscription."""
+        known = {*self.sent, *self.refused, *self.urgent}
+        self.forget([name for name in known if not self.subscription.covers(name)])
+
+    def refuse(self, flight: Flight) -> None:
+        """Park a refused response's contents."""
+        for name in flight.contents:
+            if self.subscription.covers(name):
+                self.sent[name] = UNKNOWN
+                self.refused[name] = flight.contents
+
+    def release(self, resources: ResourceSet) -> None:
+        """Let go of refused responses of which something has changed: the good in them was perhaps not applied."""
+        for name in list(self.refused):
+            contents = self.refused.get(name)
+            if contents is not None and any(_version(resources, n) != v for n, v in contents.items()):
+                for member in contents:
+                    if self.refused.get(member) is contents:
+                        del self.refused[member]
+
+
+def _version(resources: ResourceSet, name: str) -> str:
+    resource = resources.get(name)
+    return REMOVED if resource is None else resource.version
