@@ -1,0 +1,53 @@
+# Everything a contributor types. `make` alone lists it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ONCE ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast check format chaos bench lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(READY) ## the virtual environment, from the hashed lock
+
+$(READY): requirements-dev.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("hairpin needs Python 3.11 or newer; this is " + sys.version.split()[0] + ": make PYTHON=python3.11") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: $(READY) ## a mesh on this machine and the story to follow; ONCE=1 runs the story unattended
+	$(BIN)/hairpin demo $(if $(ONCE),--once)
+
+test: $(READY) check ## every check and every test
+	$(BIN)/pytest $(PYTEST)
+
+test-fast: $(READY) ## the pure tests alone: seconds
+	$(BIN)/pytest tests/unit tests/protocol $(PYTEST)
+
+check: $(READY) ## format, lint, types and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## format, and mend what the linter can
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+chaos: $(READY) ## kill and freeze each part under load, and count what failed
+	$(BIN)/python -m bench.chaos
+
+bench: $(READY) ## latency, throughput, attach time and CPU, as ratios of one run (wrk: Debian's)
+	$(BIN)/python -m bench
+
+lock: ## the hashed locks, from pyproject.toml (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o requirements.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --group dev pyproject.toml -o requirements-dev.txt
+
+clean: ## what was built here
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

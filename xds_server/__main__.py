@@ -1,0 +1,10 @@
+"""`python -m xds_server --config FILE`: the control plane."""
+
+from __future__ import annotations
+
+import sys
+
+from xds_server.server.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

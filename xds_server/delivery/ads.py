@@ -1,0 +1,97 @@
+"""Delivery by ADS to the embedded mesh: from sessions to snapshots, one per proxy identity.
+
+What depends on sessions is little: a match filter per steered port, the agent's egress policy, the agent's endpoints. The
+rest is encoded once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hairpin.model.mesh import AGENT, ENTRY
+from xds_server.generate.egress import egress_resource
+from xds_server.generate.sidecar import (
+    agent_resources,
+    endpoint_resources,
+    entry_resources,
+    match_resource,
+    workload_resources,
+)
+from xds_server.generate.steer import Claim
+from xds_server.model.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from hairpin.model.mesh import Mesh, Workload
+    from hairpin.model.session import Session
+    from xds_server.cache.snapshot_cache import SnapshotCache
+    from xds_server.model.resource import Resource
+    from xds_server.sources.sessions import Change, SessionTable
+
+
+def sidecar_group(workload: str) -> str:
+    """The cache's group of a workload's sidecars."""
+    return f"sidecar/{workload}"
+
+
+def agent_sidecar_group(replica: str) -> str:
+    """The cache's group of an agent replica's sidecar: replicas differ by their ports on loopback."""
+    return f"agent-sidecar/{replica}"
+
+
+AGENT_GROUP = "agent"
+ENTRY_GROUP = "entry"
+
+
+class AdsDelivery:
+    """Keeps the cache's snapshots in step with the table of sessions."""
+
+    def __init__(self, mesh: Mesh, table: SessionTable, cache: SnapshotCache) -> None:
+        self._mesh = mesh
+        self._table = table
+        self._cache = cache
+        self._static: dict[str, list[Resource]] = {
+            **{sidecar_group(w.name): workload_resources(mesh, w) for w in mesh.workloads},
+            **{agent_sidecar_group(a.name): agent_resources(mesh, a) for a in mesh.agents},
+            ENTRY_GROUP: entry_resources(mesh),
+        }
+        self._ready: frozenset[str] | None = None
+        self._endpoints: list[Resource] = []
+        table.listeners.append(self._on_change)
+
+    def refresh(self) -> None:
+        """Bring every snapshot up to date. What is the same stays the same, so proxies hear of changes alone."""
+        ready = self._table.connected_agents
+        if ready != self._ready:
+            self._ready = ready
+            self._endpoints = endpoint_resources(self._mesh, ready)
+        for workload in self._mesh.workloads:
+            self._set(sidecar_group(workload.name), self._matches(workload))
+        for group in self._static:
+            if not group.startswith("sidecar/"):
+                self._set(group, [])
+        self._cache.set(AGENT_GROUP, Snapshot.of([egress_resource(self._table.sessions)]))
+
+    def _on_change(self, change: Change, session: Session) -> None:
+        del change, session
+        self.refresh()
+
+    def _matches(self, workload: Workload) -> list[Resource]:
+        if not workload.steerable:
+            return []
+        return [
+            match_resource(
+                self._mesh,
+                port,
+                [
+                    Claim(session=session.name, created=session.created, match=match)
+                    for session, match in self._table.active(workload.name, port.number)
+                ],
+            )
+            for port in workload.ports
+        ]
+
+    def _set(self, group: str, dynamic: list[Resource]) -> None:
+        self._cache.set(group, Snapshot.of([*self._static[group], *self._endpoints, *dynamic]))
+
+
+__all__ = ["AGENT", "AGENT_GROUP", "ENTRY", "ENTRY_GROUP", "AdsDelivery", "agent_sidecar_group", "sidecar_group"]

@@ -1,0 +1,321 @@
+"""The table of sessions, in memory: who claims what, which tunnels are up, what ends when. No I/O, no clock of its own.
+
+Every method that depends on time takes `now`. What changed is told to the listeners, at once and in order; the server turns
+that into pushes and watch events. In Kubernetes the API server holds the same objects.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from hairpin.model.conflict import Holding, check_conflict
+from hairpin.model.names import session_name
+from hairpin.model.suggest import did_you_mean
+
+from hairpin.errors import InvalidFieldError, NotFoundError
+from hairpin.model.match import And, Match
+from hairpin.model.session import AgentAddress, Condition, Mode, Phase, Session, SessionSpec, SessionStatus
+
+if TYPE_CHECKING:
+    from hairpin.certificates import CertificateAuthority
+
+    from hairpin.model.environment import RoutingKey
+    from hairpin.model.mesh import Mesh, ServicePort, Workload
+
+CERTIFICATE_LIFETIME = timedelta(minutes=10)
+START_GRACE = timedelta(seconds=30)
+"""How long a new session may take to bring its tunnel up."""
+
+
+class Change(StrEnum):
+    """What became of a session; Kubernetes' watch events."""
+
+    ADDED = "ADDED"
+    MODIFIED = "MODIFIED"
+    DELETED = "DELETED"
+
+
+class Listener(Protocol):
+    """Is told of every change, synchronously."""
+
+    def __call__(self, change: Change, session: Session) -> None:
+        """`session` as it is now; as it last was when it is deleted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """What a stealing session takes: a port of a workload, and which of its requests."""
+
+    workload: Workload
+    port: ServicePort
+    match: Match
+
+
+@dataclass(slots=True)
+class _Record:
+    session: Session
+    claimed: Claimed | None
+    deadline: datetime | None
+    """When the session ends unless a tunnel comes up; None while one is up."""
+    seen: bool = False
+    """Whether a tunnel was ever up."""
+
+
+def effective_match(spec: SessionSpec, environment_match: Match | None) -> Match:
+    """The environment's requests that satisfy the session's own match."""
+    parts = [part for part in (environment_match, spec.match) if part is not None]
+    return parts[0] if len(parts) == 1 else And(tuple(parts))
+
+
+class SessionTable:
+    """All sessions of one mesh.
+
+    Args:
+        mesh: the workloads that can be targets.
+        authority: signs the sessions' certificates.
+        agents: where laptops reach the agent's replicas.
+        agent_identity: the URI SAN of the agent's certificate.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        authority: CertificateAuthority,
+        *,
+        agents: tuple[AgentAddress, ...],
+        agent_identity: str,
+    ) -> None:
+        self.mesh = mesh
+        self.listeners: list[Listener] = []
+        self._authority = authority
+        self._agents = agents
+        self._agent_identity = agent_identity
+        self._records: dict[str, _Record] = {}
+        self._tunnels: dict[str, frozenset[str]] = {}
+        """By connected replica, the sessions whose tunnels are up there."""
+
+    # Reading
+
+    def __iter__(self) -> object:
+        """Sessions in the order of their creation."""
+        return iter([record.session for record in self._records.values()])
+
+    @property
+    def sessions(self) -> list[Session]:
+        """In the order of their creation."""
+        return [record.session for record in self._records.values()]
+
+    @property
+    def connected_agents(self) -> frozenset[str]:
+        """The replicas that report."""
+        return frozenset(self._tunnels)
+
+    def get(self, name: str) -> Session:
+        """The session of this name.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        return self._record(name).session
+
+    def claimed(self, name: str) -> Claimed | None:
+        """What the session takes; None in mode `egress`."""
+        return self._record(name).claimed
+
+    def active(self, workload: str, port: int) -> list[tuple[Session, Match]]:
+        """The sessions that are served at this port now, with the requests they take."""
+        return [
+            (record.session, record.claimed.match)
+            for record in self._records.values()
+            if record.claimed is not None
+            and record.session.status.phase is Phase.ACTIVE
+            and (record.claimed.workload.name, record.claimed.port.number) == (workload, port)
+        ]
+
+    # What a laptop asks
+
+    def create(self, owner: str, spec: SessionSpec, now: datetime) -> Session:
+        """A new claim, certified; nothing is steered yet.
+
+        Raises:
+            NotFoundError: the mesh has no such target.
+            InvalidFieldError: a field can't be used.
+            ConflictError: someone holds these requests.
+        """
+        claimed = self._claim(spec)
+        remarks = self._conflicts(owner, claimed, spec)
+        name = session_name(owner, spec.target, spec.environment, self._unique())
+        target = f"{claimed.workload.namespace}/{claimed.workload.name}:{claimed.port.number}" if claimed else ""
+        status = SessionStatus(
+            phase=Phase.PENDING,
+            certificate=self._certify(name, spec, now),
+            certificate_authority=self._authority.certificate,
+            agent_identity=self._agent_identity,
+            agents=self._agents,
+            resolved_target=target,
+            conditions=remarks,
+        )
+        session = Session(name=name, namespace=self.mesh.namespace, owner=owner, created=now, spec=spec, status=status)
+        grace = max(START_GRACE, timedelta(seconds=spec.lease_seconds))
+        self._records[name] = _Record(session=session, claimed=claimed, deadline=now + grace)
+        self._tell(Change.ADDED, session)
+        return session
+
+    def patch(
+        self,
+        name: str,
+        now: datetime,
+        *,
+        local_port: int | object | None = ...,
+        certificate_request: str | None = None,
+    ) -> Session:
+        """What a laptop keeps up to date: where its process listens, and its key before the certificate ends."""
+        record = self._record(name)
+        session = record.session
+        spec, status = session.spec, session.status
+        if local_port is not ...:
+            spec = dataclasses.replace(spec, local_port=local_port)  # type: ignore[arg-type] # checked by the reader
+        if certificate_request is not None:
+            spec = dataclasses.replace(spec, certificate_request=certificate_request)
+            status = dataclasses.replace(status, certificate=self._certify(name, spec, now))
+        self._update(record, dataclasses.replace(session, spec=spec, status=status), now)
+        return record.session
+
+    def delete(self, name: str) -> Session:
+        """End a session now."""
+        record = self._record(name)
+        del self._records[name]
+        self._tell(Change.DELETED, record.session)
+        return record.session
+
+    # What an agent reports
+
+    def report(self, agent: str, tunnels: frozenset[str], now: datetime) -> None:
+        """A replica's whole state: the sessions whose tunnels are up there."""
+        self._tunnels[agent] = tunnels
+        self._refresh(now)
+
+    def agent_gone(self, agent: str, now: datetime) -> None:
+        """A replica no longer reports: its tunnels are down."""
+        if self._tunnels.pop(agent, None) is not None:
+            self._refresh(now)
+
+    # Time
+
+    def next_deadline(self) -> datetime | None:
+        """When the next lease runs out, if nothing happens before."""
+        return min((r.deadline for r in self._records.values() if r.deadline is not None), default=None)
+
+    def expire(self, now: datetime) -> list[Session]:
+        """End the sessions whose lease has run out."""
+        names = [n for n, r in self._records.items() if r.deadline is not None and r.deadline <= now]
+        return [self.delete(name) for name in names]
+
+    # Inside
+
+    def _record(self, name: str) -> _Record:
+        try:
+            return self._records[name]
+        except KeyError:
+            hint = did_you_mean(name, self._records)
+            raise NotFoundError(f"there is no session {name!r}{hint}; `hairpin sessions` lists them") from None
+
+    def _claim(self, spec: SessionSpec) -> Claimed | None:
+        if spec.target is None:
+            return None
+        workload = self.mesh.workload(spec.target.name)
+        names = [w.name for w in self.mesh.workloads]
+        if workload is None or spec.target.namespace != workload.namespace:
+            hint = did_you_mean(spec.target.name, names)
+            raise NotFoundError(
+                f"the mesh has no service {spec.target.name!r} in namespace {spec.target.namespace!r}{hint}; "
+                f"it has {', '.join(names)}"
+            )
+        port = workload.port(spec.target.port)
+        if port is None:
+            known = ", ".join(f"{p.number} ({p.name})" for p in workload.ports)
+            problem = "is not a port of it" if spec.target.port is not None else "is needed: it has several"
+            raise InvalidFieldError("spec.target.port", spec.target.port, problem, f"{workload.name} has {known}")
+        if not workload.steerable:
+            raise InvalidFieldError(
+                "spec.target.name", workload.name, "has `steerable: false` in the mesh's file", "set it to true"
+            )
+        return Claimed(workload=workload, port=port, match=effective_match(spec, self._environment(spec)))
+
+    def _environment(self, spec: SessionSpec) -> Match | None:
+        return environment_match(spec, self.mesh.routing_key)
+
+    def _conflicts(self, owner: str, claimed: Claimed | None, spec: SessionSpec) -> tuple[Condition, ...]:
+        if claimed is None or spec.mode is not Mode.STEAL:
+            return ()
+        new = _holding("", owner, None, claimed)
+        held = [
+            _holding(r.session.name, r.session.owner, r.session.created, r.claimed)
+            for r in self._records.values()
+            if r.claimed is not None and r.session.spec.mode is Mode.STEAL
+        ]
+        return tuple(check_conflict(held, new))
+
+    def _certify(self, name: str, spec: SessionSpec, now: datetime) -> str:
+        certificate = self._authority.sign(
+            spec.certificate_request, dns=(name,), lifetime=CERTIFICATE_LIFETIME, now=now
+        )
+        return certificate.chain
+
+    def _unique(self) -> str:
+        return secrets.token_hex(3)
+
+    def _refresh(self, now: datetime) -> None:
+        for record in list(self._records.values()):
+            self._update(record, record.session, now)
+
+    def _update(self, record: _Record, session: Session, now: datetime) -> None:
+        """Work out tunnels, phase and deadline anew; tell if anything is different."""
+        up = tuple(sorted(agent for agent, sessions in self._tunnels.items() if session.name in sessions))
+        status = session.status
+        if up:
+            record.seen, record.deadline = True, None
+        elif status.tunnels:
+            record.deadline = now + timedelta(seconds=session.spec.lease_seconds)
+            status = dataclasses.replace(status, last_seen=now)
+        status = dataclasses.replace(status, tunnels=up, phase=self._phase(record, session.spec, up))
+        session = dataclasses.replace(session, status=status)
+        if session != record.session:
+            record.session = session
+            self._tell(Change.MODIFIED, session)
+
+    def _phase(self, record: _Record, spec: SessionSpec, up: tuple[str, ...]) -> Phase:
+        if not up:
+            return Phase.LOST if record.seen else Phase.PENDING
+        # A sidecar spreads requests over all replicas: one without the session's tunnel would send its share back.
+        everywhere = self.connected_agents <= set(up)
+        serves = record.claimed is not None and spec.mode is Mode.STEAL and spec.local_port is not None
+        return Phase.ACTIVE if serves and everywhere else Phase.READY
+
+    def _tell(self, change: Change, session: Session) -> None:
+        for listener in self.listeners:
+            listener(change, session)
+
+
+def environment_match(spec: SessionSpec, routing_key: RoutingKey) -> Match | None:
+    """The match of the spec's environment by the mesh's routing key."""
+    from hairpin.model.environment import Environment  # noqa: PLC0415
+
+    return Environment(spec.environment, routing_key).match if spec.environment else None
+
+
+def _holding(name: str, owner: str, since: datetime | None, claimed: Claimed) -> Holding:
+    return Holding(
+        session=name,
+        owner=owner,
+        since=since,
+        namespace=claimed.workload.namespace,
+        workload=claimed.workload.name,
+        port=claimed.port.number,
+        match=claimed.match,
+    )
