@@ -1,0 +1,80 @@
+"""`hairpin run`: the command line of it."""
+
+from __future__ import annotations
+
+import argparse
+
+from hairpin.cli import Command
+
+
+class Run(Command):
+    """Take an environment's requests to a local process."""
+
+    help = "answer an environment's requests with a process on this machine"
+    description = (
+        "Starts COMMAND here, and has the requests of a feature environment, wherever in the mesh they are made, "
+        "answered by it. Its own requests leave through the mesh. When it ends, everything is given back. "
+        "Without COMMAND, --port names a process that runs already; Ctrl-C ends it."
+    )
+    examples = (
+        "hairpin run --env alice --target checkout -- python checkout.py",
+        "hairpin run --env alice -t checkout:grpc -n shop --port 50051 -- npm start",
+        "hairpin run -t checkout --match 'header x-user=42 and path ^/api' -- ./checkout",
+        "hairpin run --env alice -t checkout --port 8080            (it runs already, in an IDE say)",
+        "hairpin run --mode egress -- python -m pytest              (takes no requests, calls into the mesh)",
+    )
+    takes_command = True
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """The flags."""
+        what = parser.add_argument_group("which requests")
+        what.add_argument("-e", "--env", metavar="NAME", help="the feature environment whose requests are taken")
+        what.add_argument("-t", "--target", metavar="[KIND/]NAME[:PORT]", help="the service that they are meant for")
+        what.add_argument("-n", "--namespace", metavar="NAME", help="the target's namespace (default: default)")
+        what.add_argument("--match", metavar="EXPRESSION", help="what requests must satisfy besides")
+        what.add_argument(
+            "--mode",
+            default="steal",
+            metavar="MODE",
+            help="steal: the process here answers (default); egress: it takes none, only calls into the mesh",
+        )
+        here = parser.add_argument_group("this machine")
+        here.add_argument(
+            "-p", "--port", metavar="PORT", help="the local process's port (default: the first it listens on)"
+        )
+        here.add_argument(
+            "--egress-port", metavar="PORT", help="the port of the HTTP proxy into the mesh (default: a free one)"
+        )
+        here.add_argument(
+            "--local",
+            action="append",
+            default=[],
+            metavar="HOST",
+            help="a host that the command reaches directly, not through the mesh; may be given several times",
+        )
+        here.add_argument(
+            "--lease", metavar="SECONDS", help="how long the requests stay taken after the tunnel is lost (default: 10)"
+        )
+        add_connection_arguments(parser)
+        output = parser.add_argument_group("output (on stderr)")
+        output.add_argument("-q", "--quiet", action="store_true", help="errors only")
+        output.add_argument("--no-requests", action="store_true", help="no line per request")
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Run it."""
+        from local_proxy.options import run_options  # noqa: PLC0415
+        from local_proxy.run import run  # noqa: PLC0415
+
+        return run(run_options(arguments))
+
+
+def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
+    """How to reach the control plane: the same for every command."""
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="the file that the mesh wrote for you (default: HAIRPIN_CONFIG, or that of the mesh on this machine)",
+    )
+
+
+command = Run()
