@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import h2.config
 import h2.connection
+import h2.errors
 import h2.events
 import h2.settings
 
@@ -33,6 +34,10 @@ class Stream:
     async def send(self, data: bytes, *, end: bool = False) -> None:
         """Sends as the server's window allows."""
         await self.connection.send(self.number, data, end=end)
+
+    def reset(self) -> None:
+        """Gives the request up (CANCEL)."""
+        self.connection.reset(self.number)
 
     async def response(self) -> int:
         """Waits for the response to begin and returns its status."""
@@ -107,6 +112,10 @@ class H2Connection:
 
     def taken(self, number: int, size: int) -> None:
         self._h2.acknowledge_received_data(size, number)
+        self._flush()
+
+    def reset(self, number: int) -> None:
+        self._h2.reset_stream(number, h2.errors.ErrorCodes.CANCEL)
         self._flush()
 
     async def receive(self) -> None:

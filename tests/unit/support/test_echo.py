@@ -15,10 +15,10 @@ import grpc
 import grpc.aio
 import pytest
 
-from tests.support import payload
+from tests.support import h2client, payload
 from tests.support.echo_process import ROOT, EchoProcess, echo_process
 from tests.support.grpc_checks import SERVICE, channel
-from tests.support.protocols import http1_json, http1_session
+from tests.support.protocols import http1_json, http1_session, http2_json
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +128,20 @@ async def test_a_connection_is_kept_beyond_a_thousand_requests(echo: EchoProcess
         assert head.startswith(b"HTTP/1.1 204")
         assert b"connection: close" not in head.lower()
     writer.close()
+
+
+async def test_a_request_given_up_leaves_the_others_on_its_connection_alone(echo: EchoProcess) -> None:
+    async with h2client.connect(echo.http) as connection:
+        held = connection.request("GET", "shop", "/hold?key=others", {})
+        for _ in range(10):
+            up = connection.request("POST", "shop", "/upload", {}, end=False)
+            await up.send(next(payload.blocks(1, 60_000)))
+            up.reset()
+            down = connection.request("GET", "shop", "/download?bytes=10000000", {})
+            assert await down.response() == 200
+            down.reset()
+        assert (await http2_json(connection.request("GET", "shop", "/release?key=others", {})))["released"] == 1
+        assert (await http2_json(held))["who"] == "the echo"
 
 
 async def test_a_grpc_answer_says_who(echo: EchoProcess) -> None:
