@@ -43,10 +43,10 @@ class Server(ThreadingTCPServer):
 
 
 if __name__ == "__main__":
-    session = os.environ.get("HAIRPIN_SESSION")  # set by `hairpin run`
+    laptop = os.environ.get("HAIRPIN_ENV") or os.environ.get("HAIRPIN_SESSION")  # set by `hairpin run`
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=os.environ.get("PORT", "0"), help="0, the default: any free one")
-    parser.add_argument("--name", default=f"laptop of {session}" if session else "cluster", help="where this one runs")
+    parser.add_argument("--name", default=f"laptop of {laptop}" if laptop else "cluster", help="where this one runs")
     arguments = parser.parse_args()
     Handler.where = arguments.name
     with Server(("127.0.0.1", arguments.port), Handler) as server, contextlib.suppress(KeyboardInterrupt):

@@ -22,7 +22,7 @@ CLOSED_PORT = "1"
 @contextlib.contextmanager
 def service(name: str, *arguments: str, **variables: str) -> Iterator[int]:
     """One service of the shop on a free port; the port is what it prints."""
-    kept = {key: value for key, value in os.environ.items() if "proxy" not in key.lower() and key != "HAIRPIN_SESSION"}
+    kept = {key: value for key, value in os.environ.items() if "proxy" not in key.lower() and "HAIRPIN" not in key}
     command = [sys.executable, str(SHOP / f"{name}.py"), *arguments]
     with subprocess.Popen(command, env=kept | variables, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
@@ -50,7 +50,9 @@ def inventory() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def checkout(inventory: int) -> Iterator[int]:
-    with service("checkout", HAIRPIN_SESSION="alice", http_proxy=f"http://127.0.0.1:{inventory}") as port:
+    with service(
+        "checkout", HAIRPIN_ENV="alice", HAIRPIN_SESSION="alice-1", http_proxy=f"http://127.0.0.1:{inventory}"
+    ) as port:
         yield port
 
 
@@ -139,6 +141,11 @@ def test_a_cart_that_cannot_be_priced_is_refused(checkout: int, query: str) -> N
 
     assert status == 400
     assert "not a cart we can price" in answer["error"]
+
+
+def test_a_session_without_an_environment_goes_by_its_own_name() -> None:
+    with service("inventory", HAIRPIN_SESSION="carol-1") as port:
+        assert get(port)[1]["where"] == "laptop of carol-1"
 
 
 def test_the_name_can_be_given() -> None:
