@@ -143,6 +143,7 @@ class _UsageError(Exception):
 
 def _parser(name: str, command: Command) -> argparse.ArgumentParser:
     import argparse  # noqa: PLC0415
+    import textwrap  # noqa: PLC0415
 
     class Parser(argparse.ArgumentParser):
         """Raises instead of exiting, and takes no abbreviated flags, which would change their meaning over time."""
@@ -160,7 +161,7 @@ def _parser(name: str, command: Command) -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"hairpin {name}",
         usage=usage,
-        description=command.description or command.help,
+        description=textwrap.fill(command.description or command.help, 79),
         epilog=f"examples:{examples}" if examples else None,
     )
     command.add_arguments(parser)
