@@ -1,0 +1,225 @@
+"""The agent's Envoy: pure, and the same for any number of sessions.
+
+What differs between sessions follows each request: the sidecar's route wrote the session's name into
+`x-hairpin-session`; as filter state it crosses the internal listener `session`, picks the tunnel, the name that the
+laptop's certificate must bear and, being a hashable string, the connection pool. So a session starts and ends without
+a change here; only the policy of the egress, one ECDS resource, names sessions.
+"""
+
+from __future__ import annotations
+
+from agent.egress import egress_clusters, egress_listener
+from agent.settings import AgentSettings
+from hairpin.envoy.config import (
+    UNLIMITED,
+    Config,
+    address,
+    ads,
+    ads_cluster,
+    as_downstream,
+    downstream_tls,
+    http2_upstream,
+    http_manager,
+    internal,
+    json_log,
+    message,
+    san,
+    set_header,
+    static_cluster,
+    typed,
+    upstream_tls,
+    virtual_host,
+)
+
+SESSION_HEADER = "x-hairpin-session"
+SERVED_HEADER = "x-hairpin-served"
+_SESSION = "%FILTER_STATE(hairpin.session:PLAIN)%"
+_LIFECYCLE = "envoy.reverse_tunnel.lifecycle"
+_CONTROL_PLANE = "xds-server"
+_SERVER = san("DNS", _CONTROL_PLANE)
+_RATE = "request-log"
+_KEEPALIVE: Config = {"connection_keepalive": {"interval": "1s", "timeout": "1s"}}
+"""A laptop whose lid is closed answers nothing: its requests fall through after two seconds at most."""
+_FOREVER: Config = {"idle_timeout": "0s"}
+
+
+def agent_bootstrap(settings: AgentSettings) -> Config:
+    """The bootstrap of the agent's Envoy, for `--concurrency 1`: a tunnel belongs to one worker."""
+    return {
+        "node": {"id": f"agent~{settings.name}.{settings.namespace}", "cluster": f"hairpin-agent.{settings.namespace}"},
+        "bootstrap_extensions": [
+            _tunnel_sockets(),
+            typed("envoy.bootstrap.internal_listener", "extensions.bootstrap.internal_listener.v3.InternalListener"),
+        ],
+        "dynamic_resources": {"ads_config": ads(_CONTROL_PLANE)},
+        "static_resources": {
+            "clusters": [
+                ads_cluster(_CONTROL_PLANE, address(settings.control_plane.xds), settings.identity, _SERVER),
+                _tunnel_cluster(settings),
+                _session_cluster(),
+                *egress_clusters(settings),
+            ],
+            "listeners": [
+                _tunnel_listener(settings),
+                _steer_listener(settings),
+                _session_listener(),
+                egress_listener(settings),
+            ],
+        },
+    }
+
+
+def _tunnel_sockets() -> Config:
+    """Reverse tunnels' bootstrap extension, which also says when a tunnel comes and goes, as lines on stdout."""
+    fields = {
+        "event": f"%DYNAMIC_METADATA({_LIFECYCLE}:event)%",
+        "session": f"%DYNAMIC_METADATA({_LIFECYCLE}:node_id)%",
+        "socket": f"%DYNAMIC_METADATA({_LIFECYCLE}:fd)%",
+        "reason": f"%DYNAMIC_METADATA({_LIFECYCLE}:close_reason)%",
+    }
+    value = {"string_match": {"safe_regex": {"regex": "tunnel_setup|tunnel_closed"}}}
+    matcher = {"filter": _LIFECYCLE, "path": [{"key": "event"}], "value": value}
+    only = {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": False}}
+    return typed(
+        "envoy.bootstrap.reverse_tunnel.upstream_socket_interface",
+        "extensions.bootstrap.reverse_tunnel.upstream_socket_interface.v3.UpstreamReverseConnectionSocketInterface",
+        stat_prefix="tunnel",
+        enable_detailed_stats=True,
+        # A miss is counted when a ping is sent and taken back by its answer: at 1, a living laptop is given up.
+        ping_failure_threshold=2,
+        access_log=[json_log(only, **fields)],
+    )
+
+
+def _tunnel_listener(settings: AgentSettings) -> Config:
+    """Where laptops connect. A certificate takes no other session's tunnel: its DNS SAN must be the node's name."""
+    tunnel = typed(
+        "envoy.filters.network.reverse_tunnel",
+        "extensions.filters.network.reverse_tunnel.v3.ReverseTunnel",
+        ping_interval="1s",  # below one second Envoy 1.40 pings without pause
+        use_http_upgrade=True,
+        validation={"node_id_format": "%DOWNSTREAM_PEER_DNS_SAN%"},
+    )
+    return {
+        "name": "tunnel",
+        "address": address(settings.tunnel),
+        "filter_chains": [{"transport_socket": downstream_tls(settings.identity), "filters": [tunnel]}],
+    }
+
+
+def _tunnel_cluster(settings: AgentSettings) -> Config:
+    """The tunnels by session. TLS here, not the handshake's, protects the requests (envoyproxy/envoy#42116)."""
+    return {
+        "name": "tunnel",
+        "connect_timeout": "1s",
+        "lb_policy": "CLUSTER_PROVIDED",
+        "circuit_breakers": UNLIMITED,
+        "cluster_type": typed(
+            "envoy.clusters.reverse_connection",
+            "extensions.clusters.reverse_connection.v3.ReverseConnectionClusterConfig",
+            host_id_format=_SESSION,
+        ),
+        "transport_socket": upstream_tls(settings.identity),
+        "typed_extension_protocol_options": http2_upstream(common=_FOREVER, **_KEEPALIVE),
+    }
+
+
+def _steer_listener(settings: AgentSettings) -> Config:
+    name = {
+        "format_string": {"text_format_source": {"inline_string": f"%REQ({SESSION_HEADER})%"}},
+        "shared_with_upstream": "ONCE",
+    }
+    remember = typed(
+        "envoy.filters.http.set_filter_state",
+        "extensions.filters.http.set_filter_state.v3.Config",
+        on_request_headers=[
+            {"object_key": "hairpin.session", "factory_key": "envoy.hashable_string", **name},
+            {"object_key": "envoy.network.upstream_server_name", **name},
+            {"object_key": "envoy.network.upstream_subject_alt_names", **name},
+        ],
+    )
+    steered = {"prefix": "/", "headers": [{"name": SESSION_HEADER, "present_match": True}]}
+    routes = virtual_host(
+        "sessions",
+        {
+            "match": steered,
+            "route": {"cluster": "session", "timeout": "0s"},
+            "response_headers_to_add": [set_header(SERVED_HEADER, "%RESPONSE_CODE_DETAILS%")],
+        },
+        {
+            "match": {"prefix": "/"},
+            "direct_response": {"status": 503},
+            "response_headers_to_add": [set_header(SERVED_HEADER, "unclaimed")],
+        },
+    )
+    manager = http_manager(
+        "steer",
+        filters=(remember,),
+        route_config={"virtual_hosts": [routes]},
+        # A refusal with a body would be cut off by the sidecar's retry, and over HTTP/1.1 that costs the connection.
+        local_reply_config={"body_format": {"text_format_source": {"inline_string": ""}}},
+        forward_client_cert_details="ALWAYS_FORWARD_ONLY",
+        upgrade_configs=[{"upgrade_type": "websocket"}],
+        access_log=[_request_log(settings)],
+    )
+    return {"name": "steer", "address": address(settings.steer), "filter_chains": [{"filters": [manager]}]}
+
+
+def _request_log(settings: AgentSettings) -> Config:
+    """One line for a session's request, on stdout; past the rate they are left out, and cost nothing."""
+    claimed = {"header_filter": {"header": {"name": SESSION_HEADER, "present_match": True}}}
+    source = {"path_config_source": {"path": str(settings.request_log_rate)}, "resource_api_version": "V3"}
+    rate = typed(
+        "envoy.access_loggers.extension_filters.process_ratelimit",
+        "extensions.access_loggers.filters.process_ratelimit.v3.ProcessRateLimitFilter",
+        dynamic_config={"resource_name": _RATE, "config_source": source},
+    )
+    return json_log(
+        claimed,
+        {"extension_filter": rate},
+        session=f"%REQ({SESSION_HEADER})%",
+        method="%REQ(:METHOD)%",
+        authority="%REQ(:AUTHORITY)%",
+        path="%REQ(:PATH)%",
+        status="%RESPONSE_CODE%",
+        durationMs="%DURATION%",
+        served="%RESPONSE_CODE_DETAILS%",
+    )
+
+
+def request_log_rate(settings: AgentSettings) -> Config:
+    """What the file `settings.request_log_rate` says to Envoy: a token bucket."""
+    bucket = {
+        "@type": "type.googleapis.com/envoy.type.v3.TokenBucket",
+        "max_tokens": settings.requests_per_second,
+        "tokens_per_fill": settings.requests_per_second,
+        "fill_interval": "1s",
+    }
+    return {"resources": [message("service.discovery.v3.Resource", name=_RATE, resource=bucket)]}
+
+
+def _session_cluster() -> Config:
+    raw = typed("envoy.transport_sockets.raw_buffer", "extensions.transport_sockets.raw_buffer.v3.RawBuffer")
+    return static_cluster(
+        "session",
+        internal("session"),
+        typed_extension_protocol_options=as_downstream(),
+        transport_socket=typed(
+            "envoy.transport_sockets.internal_upstream",
+            "extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
+            transport_socket=raw,
+        ),
+    )
+
+
+def _session_listener() -> Config:
+    """Bytes from here on, whatever HTTP they carry: a CONNECT stream through the session's tunnel."""
+    proxy = typed(
+        "envoy.filters.network.tcp_proxy",
+        "extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        stat_prefix="session",
+        cluster="tunnel",
+        tunneling_config={"hostname": _SESSION},
+        **_FOREVER,
+    )
+    return {"name": "session", "internal_listener": {}, "filter_chains": [{"filters": [proxy]}]}
