@@ -1,0 +1,117 @@
+"""`hairpin mesh`: the embedded mesh, up and what it is doing."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from hairpin.cli import Command
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from hairpin.mesh.state import MeshFolder
+    from hairpin.model.mesh import Mesh as MeshModel
+
+
+class Mesh(Command):
+    """`mesh up` and `mesh status`."""
+
+    help = "run services with sidecars on this machine, or look at them"
+    description = (
+        "`mesh up` starts the services of a mesh.yaml with a sidecar each, the control plane and the agent, on loopback and "
+        "without root, until Ctrl-C. `mesh status` shows what each proxy has acknowledged or refused."
+    )
+    examples = ("hairpin mesh up mesh.yaml", "hairpin mesh status")
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """The flags."""
+        actions = parser.add_subparsers(dest="action", required=True, metavar="up|status")
+        up_parser = actions.add_parser("up", help="start a mesh, until Ctrl-C")
+        up_parser.add_argument("file", nargs="?", help="the mesh's file (default: the example shop's)")
+        up_parser.add_argument("--state", metavar="FOLDER", help="where it keeps its files (default: the user's state)")
+        status = actions.add_parser("status", help="what each proxy has acknowledged or refused")
+        status.add_argument("--config", metavar="FILE", help="the developer's file that the mesh wrote")
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do it."""
+        import asyncio  # noqa: PLC0415
+        from pathlib import Path  # noqa: PLC0415
+
+        if arguments.action == "status":
+            from hairpin.mesh.status import status  # noqa: PLC0415
+
+            return asyncio.run(status(arguments.config))
+        from hairpin.demo.command import shop_folder  # noqa: PLC0415
+
+        file = Path(arguments.file) if arguments.file else shop_folder() / "mesh.yaml"
+        return asyncio.run(up(file, Path(arguments.state) if arguments.state else None))
+
+
+command = Mesh()
+
+
+def load_mesh(file: Path, *, any_entry: bool = False) -> MeshModel:
+    """Read a mesh's file and fill its addresses in.
+
+    Args:
+        file: the mesh.yaml.
+        any_entry: whether the entry's port is to be a free one, whatever the file says.
+
+    Raises:
+        NotFoundError: there is no such file.
+        InvalidFieldError: a field is wrong, or its port is taken.
+    """
+    from hairpin.errors import InvalidFieldError  # noqa: PLC0415
+    from hairpin.mesh.mesh_file import mesh_from_document  # noqa: PLC0415
+    from hairpin.mesh.ports import free_ports, is_free  # noqa: PLC0415
+    from hairpin.yaml_file import load_yaml  # noqa: PLC0415
+
+    document = load_yaml(file)
+    if any_entry and isinstance(document, dict) and isinstance(document.get("entry"), dict):
+        document["entry"].pop("port", None)
+    mesh = mesh_from_document(document, free_ports())
+    if not is_free(mesh.entry.address.host, mesh.entry.address.port):
+        raise InvalidFieldError(
+            "entry.port", mesh.entry.address.port, "is taken by another process", f"end it, or choose another port in {file}"
+        )
+    return mesh
+
+
+async def up(
+    file: Path, state: Path | None, *, after: Callable[[MeshModel, MeshFolder], str] | None = None
+) -> int:
+    """Run a mesh until SIGINT or SIGTERM."""
+    import asyncio  # noqa: PLC0415
+    import os  # noqa: PLC0415
+    import signal  # noqa: PLC0415
+
+    from hairpin.mesh.state import MeshFolder, default_folder  # noqa: PLC0415
+    from hairpin.mesh.supervisor import MeshSupervisor  # noqa: PLC0415
+
+    mesh = load_mesh(file)
+    folder = MeshFolder(state or default_folder())
+    lock = folder.lock()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        supervisor = MeshSupervisor(mesh, folder, file.resolve().parent)
+        async with supervisor.running(lambda part: _say(f"  up: {part}")):
+            _say(f"mesh {mesh.name}: http://{mesh.entry.address} is {mesh.entry.service}; Ctrl-C ends it")
+            _say(f"developers' files: {folder.root / 'developers'}; logs: {folder.root / 'logs'}")
+            if after:
+                _say(after(mesh, folder))
+            await stop.wait()
+            _say("ending the mesh")
+    finally:
+        os.close(lock)
+    return 0
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
