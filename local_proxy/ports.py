@@ -10,7 +10,7 @@ import contextlib
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -88,7 +88,7 @@ class PortWatcher:
         distinct = {candidate.port: candidate for candidate in reversed(others)}
         return Sighting(named, tuple(distinct[port] for port in sorted(distinct)))
 
-    async def changes(self) -> AsyncIterator[Sighting]:
+    async def changes(self) -> AsyncGenerator[Sighting, None]:
         """What is seen each time the service's port opens, closes or moves, or another port comes up beside it."""
         seen: tuple[tuple[str, int] | None, frozenset[int]] = (None, frozenset())
         eager_until = time.monotonic() + EAGER_SECONDS

@@ -1,0 +1,154 @@
+"""The laptop's end of one session: its identity, and its Envoy with the tunnels and the HTTP proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+
+from hairpin.envoy.config import Identity, write_identity
+from hairpin.envoy.process import ManagedEnvoy
+from hairpin.errors import HairpinError
+from hairpin.model.session import AgentAddress, Session
+from local_proxy.bootstrap import LaptopSettings, laptop_bootstrap, write_app, write_tunnels
+
+DRAIN_SECONDS = 3.0
+"""How long requests in flight have to finish when the session ends."""
+TAKEN_SECONDS = 2.0
+"""How long Envoy may take to see a changed file; it is told by the kernel, within milliseconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressSeen:
+    """A request that the command made through the HTTP proxy."""
+
+    method: str
+    authority: str
+    status: int
+    duration_ms: int
+    refused: str
+    """Why the agent refused it, if it did."""
+
+
+class Laptop:
+    """The Envoy of one session, up inside `running`.
+
+    Args:
+        session: as the control plane answered: certificate, agents.
+        key: the private key of its certificate, in PEM.
+        directory: a private directory, for this session alone.
+        egress_port: the HTTP proxy's port.
+        app: where the process listens, if it does.
+        on_egress: called with each request of the command's.
+        on_problem: called with what Envoy says of a tunnel that can't be made.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        key: str,
+        directory: Path,
+        *,
+        egress_port: int,
+        app: tuple[str, int] | None = None,
+        on_egress: Callable[[EgressSeen], None],
+        on_problem: Callable[[str, str], None],
+    ) -> None:
+        self._on_egress = on_egress
+        self._on_problem = on_problem
+        self._generations: dict[str, int] = {}
+        self._settings = LaptopSettings(
+            session=session.name,
+            identity=Identity(directory / "identity"),
+            agents=session.status.agents,
+            agent_identity=session.status.agent_identity,
+            egress_port=egress_port,
+            directory=directory,
+        )
+        self.renew(session, key)
+        write_app(self._settings, app)
+        write_tunnels(self._settings, self._generations)
+        self.envoy = ManagedEnvoy(
+            "the laptop's Envoy",
+            laptop_bootstrap(self._settings),
+            directory / "envoy",
+            on_line=self._on_line,
+            drain_seconds=DRAIN_SECONDS,
+        )
+
+    def renew(self, session: Session, key: str) -> None:
+        """Put the session's certificate in place; a running Envoy takes it for its next handshakes."""
+        status = session.status
+        write_identity(
+            self._settings.identity,
+            key=key.encode(),
+            chain=status.certificate.encode(),
+            authority=status.certificate_authority.encode(),
+        )
+
+    def redial(self, agent: AgentAddress) -> None:
+        """Have a new tunnel made to a replica, now. Envoy itself looks for a lost one every ten seconds."""
+        self._generations[agent.name] = self._generations.get(agent.name, 0) + 1
+        write_tunnels(self._settings, self._generations)
+
+    async def serve(self, host: str, port: int) -> None:
+        """Send requests to where the process listens; returns when Envoy has taken the address."""
+        write_app(self._settings, (host, port))
+        address = f"app::{f'[{host}]' if ':' in host else host}:{port}::"
+        # If it does not come, requests are refused here and answered by the cluster: nothing is lost by going on.
+        with contextlib.suppress(TimeoutError, HairpinError):
+            async with asyncio.timeout(TAKEN_SECONDS):
+                while address not in await self.envoy.admin.get("/clusters"):  # noqa: ASYNC110 - another process
+                    await asyncio.sleep(0.01)
+
+    def _on_line(self, line: bytes) -> None:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            return
+        if not isinstance(entry, dict):
+            return
+        if "egress" in entry:
+            self._on_egress(_egress(entry))
+        elif entry.get("error") not in (None, "", "-"):
+            self._on_problem(str(entry.get("cluster", "")).removeprefix("agent/"), str(entry["error"]))
+
+
+def _egress(entry: dict[str, Any]) -> EgressSeen:
+    return EgressSeen(
+        method=str(entry.get("method") or ""),
+        authority=str(entry.get("egress") or ""),
+        status=int(entry.get("status") or 0),
+        duration_ms=int(entry.get("durationMs") or 0),
+        refused=_text(entry.get("refused")),
+    )
+
+
+def _text(value: Any) -> str:
+    return "" if value in (None, "-") else str(value)
+
+
+def certificate_times(pem: str) -> tuple[datetime, datetime]:
+    """From when until when a certificate is valid."""
+    certificate = x509.load_pem_x509_certificate(pem.encode())
+    return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+
+
+async def reachable(agent: AgentAddress, seconds: float = 1.0) -> bool:
+    """Whether a replica of the agent takes connections for tunnels."""
+    try:
+        async with asyncio.timeout(seconds):
+            _, writer = await asyncio.open_connection(agent.host, agent.tunnel_port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return True

@@ -1,0 +1,191 @@
+"""What `hairpin run` was asked for: its flags, checked before anything is touched."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hairpin.model.match_text import match_from_text
+from hairpin.model.target_text import target_from_text
+
+from hairpin.errors import InvalidFieldError
+from hairpin.model.match import Match
+from hairpin.model.session import Mode, SessionSpec
+from hairpin.model.target import Target
+
+MAX_PORT = 65535
+DEFAULT_LEASE_SECONDS = 10
+MAX_LEASE_SECONDS = 3600
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_LEASE = re.compile(r"(\d+)([smh]?)")
+_HOST = re.compile(r"\*?\.?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|[0-9A-Fa-f:]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """The flags of `hairpin run`."""
+
+    command: tuple[str, ...] = ()
+    """Empty: a process that runs already is served."""
+    mode: Mode = Mode.STEAL
+    target: Target | None = None
+    environment: str | None = None
+    match: Match | None = None
+    match_text: str = ""
+    """The match as it was typed."""
+    port: int | None = None
+    """None: the first that the command listens on."""
+    egress_port: int | None = None
+    """None: a free one."""
+    lease_seconds: int = DEFAULT_LEASE_SECONDS
+    local_hosts: tuple[str, ...] = ()
+    config: str | None = None
+    quiet: bool = False
+    requests: bool = True
+
+    def spec(self, certificate_request: str) -> SessionSpec:
+        """What to ask the control plane for."""
+        return SessionSpec(
+            mode=self.mode,
+            target=self.target,
+            environment=self.environment,
+            match=self.match,
+            certificate_request=certificate_request,
+            lease_seconds=self.lease_seconds,
+        )
+
+
+def run_options(arguments: argparse.Namespace) -> RunOptions:
+    """Check the flags.
+
+    Raises:
+        InvalidFieldError: a flag's value can't be used, or two don't go together.
+    """
+    mode = _mode(arguments.mode)
+    with _as_flag("--target"):
+        target = (
+            target_from_text(arguments.target, namespace=arguments.namespace or "default") if arguments.target else None
+        )
+    with _as_flag("--match"):
+        match = match_from_text(arguments.match) if arguments.match else None
+    options = RunOptions(
+        command=tuple(arguments.command),
+        mode=mode,
+        target=target,
+        environment=arguments.env,
+        match=match,
+        match_text=arguments.match or "",
+        port=_port("--port", arguments.port),
+        egress_port=_port("--egress-port", arguments.egress_port),
+        lease_seconds=_lease(arguments.lease),
+        local_hosts=tuple(_local_host(host) for host in arguments.local),
+        config=arguments.config,
+        quiet=arguments.quiet,
+        requests=not arguments.no_requests,
+    )
+    _check_together(options, arguments)
+    return options
+
+
+def _check_together(options: RunOptions, arguments: argparse.Namespace) -> None:
+    if options.mode is Mode.EGRESS:
+        for flag, value in (("--target", arguments.target), ("--match", arguments.match), ("--port", arguments.port)):
+            if value:
+                raise InvalidFieldError(
+                    flag, value, "has no meaning in mode egress, which takes no requests", "drop it, or --mode egress"
+                )
+    else:
+        _check_steal(options, arguments)
+    if options.egress_port is not None and options.egress_port == options.port:
+        raise InvalidFieldError(
+            "--egress-port", options.egress_port, "is --port too, which the process listens on", "choose another"
+        )
+
+
+def _check_steal(options: RunOptions, arguments: argparse.Namespace) -> None:
+    if options.target is None:
+        raise InvalidFieldError(
+            "--target",
+            arguments.target,
+            "names nothing whose requests to take",
+            "write --target NAME or NAME:PORT; --mode egress takes none",
+        )
+    if options.environment is None and options.match is None:
+        raise InvalidFieldError(
+            "--env",
+            arguments.env,
+            "leaves open which requests to take",
+            "write --env NAME for a feature environment's, or --match 'header x-user=42'",
+        )
+    if not options.command and options.port is None:
+        raise InvalidFieldError(
+            "COMMAND",
+            "",
+            "is missing",
+            "put it after --, as in `-- python app.py`; or name the port of a process that runs already: --port 8080",
+        )
+
+
+@contextlib.contextmanager
+def _as_flag(flag: str) -> Iterator[None]:
+    """Have an error name the flag."""
+    try:
+        yield
+    except InvalidFieldError as error:
+        raise InvalidFieldError(flag, error.value, error.problem, error.remedy) from error
+
+
+def _mode(text: str) -> Mode:
+    served = {mode.value: mode for mode in (Mode.STEAL, Mode.EGRESS)}
+    if text in served:
+        return served[text]
+    problem = "is not served yet" if text == Mode.MIRROR else "is no mode"
+    raise InvalidFieldError("--mode", text, problem, f"choose one of {', '.join(served)}")
+
+
+def _port(flag: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_PORT:
+        raise InvalidFieldError(flag, text, "is no port number", f"write a number from 1 to {MAX_PORT}")
+    return int(text)
+
+
+def _lease(text: str | None) -> int:
+    if text is None:
+        return DEFAULT_LEASE_SECONDS
+    found = _LEASE.fullmatch(text)
+    seconds = int(found[1]) * _UNITS[found[2]] if found else 0
+    if not 1 <= seconds <= MAX_LEASE_SECONDS:
+        remedy = f"write 1 to {MAX_LEASE_SECONDS} seconds, such as 10 or 2m"
+        raise InvalidFieldError("--lease", text, "is no time that the requests may stay taken", remedy)
+    return seconds
+
+
+def _local_host(text: str) -> str:
+    if not _HOST.fullmatch(text):
+        remedy = "write a host name or an address, without scheme or port: --local db.internal"
+        raise InvalidFieldError("--local", text, "is no host", remedy)
+    return text
+
+
+def egress_port(wanted: int | None) -> int:
+    """The port for the laptop's HTTP proxy.
+
+    Raises:
+        InvalidFieldError: the one that was asked for is taken.
+    """
+    with socket.socket() as probe:
+        # As Envoy will bind it: a port whose last connections are still in TIME_WAIT is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted or 0))
+        except OSError as error:
+            remedy = "choose another, or leave the flag out for a free one"
+            problem = f"can't be listened on ({error.strerror})"
+            raise InvalidFieldError("--egress-port", wanted, problem, remedy) from error
+        return int(probe.getsockname()[1])

@@ -1,0 +1,150 @@
+"""`hairpin run`: from the flags to the command's exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from hairpin.api import find_developer, read_developer
+from hairpin.model.session import Mode
+from local_proxy.child import find_command, run_child
+from local_proxy.console import Console
+from local_proxy.environment import SESSION_VARIABLE, command_environment
+from local_proxy.link import Link
+from local_proxy.messages import claim_text, sighting_text
+from local_proxy.options import RunOptions, egress_port
+from local_proxy.ports import PortWatcher
+from local_proxy.process_tree import ProcessTree, adopt_orphans
+from local_proxy.sessions import requests_text
+from local_proxy.signals import Signals
+
+SILENT_SECONDS = 5.0
+"""After what time without a listening process the user is told what is waited for."""
+
+
+def run(options: RunOptions) -> int:
+    """Run `hairpin run`, and return the command's exit code.
+
+    Raises:
+        HairpinError: with the exit code that the command line ends with.
+    """
+    console = Console(quiet=options.quiet, requests=options.requests)
+    handler = _ConsoleHandler(console)
+    logging.getLogger("hairpin").addHandler(handler)
+    try:
+        return asyncio.run(_run(options, console))
+    finally:
+        logging.getLogger("hairpin").removeHandler(handler)
+
+
+async def _run(options: RunOptions, console: Console) -> int:
+    # What can be wrong here is found before anything is claimed.
+    file = find_developer(options.config)
+    if options.command:
+        find_command(options.command, os.environ)
+    port = egress_port(options.egress_port)
+    with Signals().installed() as signals, _private_directory() as directory:
+        link = Link(lambda: read_developer(file), options.spec, directory, egress_port=port, console=console)
+        try:
+            return await _hold_and_serve(options, link, console, signals, port)
+        except asyncio.CancelledError:
+            if signals.received is None:
+                raise
+            return signals.exit_code
+        finally:
+            if link.claimed:
+                console.say("everything is given back")
+
+
+async def _hold_and_serve(options: RunOptions, link: Link, console: Console, signals: Signals, egress: int) -> int:
+    async with asyncio.TaskGroup() as tasks:
+        holding = tasks.create_task(link.hold())
+        await link.tunnel_up()
+        session = link.session
+        console.say(claim_text(session, requests_text(session, link.developer.routing_key)))
+        console.say(f"calls into the mesh: HTTP proxy at 127.0.0.1:{egress}")
+        try:
+            if options.command:
+                return await _serve_command(options, link, console, signals, egress)
+            if options.mode is Mode.EGRESS:
+                console.say(f"export http_proxy=http://127.0.0.1:{egress} for whoever shall call; Ctrl-C ends it")
+                await asyncio.Event().wait()
+            await _watch_ports(options, link, console, PortWatcher(None, port=options.port))
+        finally:
+            holding.cancel()
+    raise AssertionError("only a command ends by itself")
+
+
+async def _serve_command(options: RunOptions, link: Link, console: Console, signals: Signals, egress: int) -> int:
+    session = link.session
+    environment = command_environment(
+        os.environ,
+        egress_port=egress,
+        session=session.name,
+        environment=options.environment,
+        local_hosts=options.local_hosts,
+    )
+    for note in environment.notes:
+        console.warn(note)
+    adopt_orphans()
+    async with run_child(options.command, environment.variables, signals) as child, asyncio.TaskGroup() as tasks:
+        watching = None
+        if options.mode is not Mode.EGRESS:
+            tree = ProcessTree(child.pid, (SESSION_VARIABLE, session.name))
+            watcher = PortWatcher(tree, port=options.port, preferred=target_port(session.status.resolved_target))
+            watching = tasks.create_task(_watch_ports(options, link, console, watcher))
+        code = await child.wait()
+        if watching is not None:
+            watching.cancel()
+    return code
+
+
+async def _watch_ports(options: RunOptions, link: Link, console: Console, watcher: PortWatcher) -> None:
+    took = False
+
+    async def tell_if_silent() -> None:
+        await asyncio.sleep(SILENT_SECONDS)
+        if not took:
+            console.say(sighting_text(watcher.look(), port=options.port, took=False))
+
+    async with asyncio.TaskGroup() as tasks, contextlib.aclosing(watcher.changes()) as changes:
+        tasks.create_task(tell_if_silent())
+        async for sighting in changes:
+            # First the way, then the word: no request may come before its port is known.
+            await link.serve(sighting.listener)
+            console.say(sighting_text(sighting, port=options.port, took=took))
+            took = sighting.listener is not None
+
+
+def target_port(resolved: str) -> int | None:
+    """The port of a resolved target, `default/checkout:8080`."""
+    port = resolved.rpartition(":")[2]
+    return int(port) if port.isdigit() else None
+
+
+@contextlib.contextmanager
+def _private_directory() -> Iterator[Path]:
+    # Keys live here, and nowhere else. mkdtemp makes it 0700.
+    directory = Path(tempfile.mkdtemp(prefix="hairpin-"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+class _ConsoleHandler(logging.Handler):
+    """What Envoy's supervision has to say, as lines of ours."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell."""
+        self._console.warn(record.getMessage())

@@ -1,0 +1,135 @@
+"""`hairpin sessions` and `hairpin stop`: what the control plane knows, and ending it from elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import yaml
+from hairpin.model.match_text import match_to_text
+from hairpin.model.session_json import session_to_json
+
+from hairpin.api import Developer, find_developer, read_developer
+from hairpin.errors import InvalidFieldError, NotFoundError
+from hairpin.model.environment import Environment, RoutingKey
+from hairpin.model.match import And
+from hairpin.model.session import Mode, Session
+from local_proxy.session_client import SessionClient
+
+_COLUMNS = ("NAME", "OWNER", "TARGET", "REQUESTS", "MODE", "PHASE", "TUNNEL", "AGE")
+
+
+def print_sessions(config: str | None, output: str) -> int:
+    """Print everyone's sessions, as a table, JSON or YAML."""
+    developer = read_developer(find_developer(config))
+    sessions = asyncio.run(_list(developer))
+    if output == "table":
+        text = table(sessions, developer.routing_key, datetime.now(UTC))
+    else:
+        document = {"items": [_without_certificates(session_to_json(session)) for session in sessions]}
+        text = (
+            json.dumps(document, indent=2) + "\n"
+            if output == "json"
+            else yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+        )
+    sys.stdout.write(text)
+    return 0
+
+
+def stop_sessions(config: str | None, names: Sequence[str], *, every: bool) -> int:
+    """End sessions of the user's own.
+
+    Raises:
+        NotFoundError: there is none of that name.
+        HairpinError: it is someone else's.
+    """
+    if every == bool(names):
+        problem = "are given beside --all" if every else "is missing"
+        raise InvalidFieldError(
+            "NAME", " ".join(names), problem, "name a session (see `hairpin sessions`), or write --all"
+        )
+    developer = read_developer(find_developer(config))
+    for name in asyncio.run(_stop(developer, names, every=every)):
+        sys.stdout.write(f"session {name} ended; its requests are the cluster's again\n")
+    return 0
+
+
+def table(sessions: Sequence[Session], routing_key: RoutingKey, now: datetime) -> str:
+    """The sessions as lines of columns, or one that says that there are none."""
+    if not sessions:
+        return "no sessions: all requests are answered by the cluster\n"
+    rows = [_COLUMNS, *(_row(session, routing_key, now) for session in sessions)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    lines = ("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(lines) + "\n"
+
+
+def requests_text(session: Session, routing_key: RoutingKey) -> str:
+    """Which requests a session takes, in the language of `--match`."""
+    spec = session.spec
+    environment = Environment(spec.environment, routing_key).match if spec.environment else None
+    parts = tuple(part for part in (environment, spec.match) if part is not None)
+    if spec.mode is Mode.EGRESS or not parts:
+        return "-"
+    return match_to_text(parts[0] if len(parts) == 1 else And(parts))
+
+
+def _row(session: Session, routing_key: RoutingKey, now: datetime) -> tuple[str, ...]:
+    status = session.status
+    up, wanted = len(status.tunnels), len(status.agents)
+    tunnel = "down" if not up else "up" if up >= wanted else f"{up} of {wanted}"
+    return (
+        session.name,
+        session.owner,
+        status.resolved_target or (session.spec.target.name if session.spec.target else "-"),
+        requests_text(session, routing_key),
+        session.spec.mode.value,
+        status.phase.value,
+        tunnel,
+        age(now - session.created),
+    )
+
+
+def age(time: timedelta) -> str:
+    """A time in its largest unit, as kubectl shows it."""
+    seconds = max(0, int(time.total_seconds()))
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
+
+
+def _without_certificates(document: dict[str, Any]) -> dict[str, Any]:
+    # The list has none of other people's; our own are of no use to anyone here either.
+    for part, field in (("spec", "certificateRequest"), ("status", "certificate"), ("status", "certificateAuthority")):
+        document.get(part, {}).pop(field, None)
+    return document
+
+
+async def _list(developer: Developer) -> list[Session]:
+    async with SessionClient(developer) as client:
+        return await client.list()
+
+
+async def _stop(developer: Developer, names: Sequence[str], *, every: bool) -> list[str]:
+    async with SessionClient(developer) as client:
+        known = await client.list()
+        if every:
+            names = [session.name for session in known if session.owner == developer.user]
+        else:
+            _check_known(names, known, developer.user)
+        for name in names:
+            await client.delete(name)
+        return list(names)
+
+
+def _check_known(names: Sequence[str], sessions: Sequence[Session], user: str) -> None:
+    for name in names:
+        if name not in {session.name for session in sessions}:
+            own = [session.name for session in sessions if session.owner == user]
+            yours = f"yours: {', '.join(own)}" if own else "you have none"
+            raise NotFoundError(f"there is no session {name!r}; {yours}")
