@@ -30,8 +30,7 @@ class Status(StrEnum):
 class SendResponse:
     """A response to write now. All but the nonce is the same for every stream with the same subscription.
 
-    `version` becomes `version_info` (state of the world) or `system_version_info` (delta); together with the type,
-    the resources' names and `removed` it determines the encoded bytes.
+    `version` becomes `version_info` (state of the world) or `system_version_info` (delta).
     """
 
     variant: Variant
@@ -78,7 +77,8 @@ class RecordStale:
 class RecordSynced:
     """The client has accepted all that it subscribes to of this type, at this version of the snapshot's type.
 
-    Told also when a version changed only in what the client does not subscribe to, so no response was needed.
+    True until the next response of the type is sent. Told also when a version changed only in what the client does
+    not subscribe to, so that no response was needed.
     """
 
     type_url: str

@@ -27,10 +27,9 @@ class DeltaStream(DiscoveryStream[DeltaDiscoveryRequest]):
         # Names that it has are answered if they changed, with the others of their type; it does not wait for them.
         state.sent = {name: version for name, version in has.items() if state.subscription.covers(name)}
         state.urgent -= has.keys()
-        state.fresh = state.fresh and not has
         # The answer to the first clusters shows that the requests of a reconnected client's other types are in.
         state.answer = state.answer or (state.type_url == TypeUrl.CLUSTER and bool(has))
-        state.again = self._is_warming(state.type_url)
+        state.again = self._is_warming(state.type_url, reconnected=bool(has))
 
     def _continue(self, state: TypeState, request: DeltaDiscoveryRequest) -> list[Record]:
         records: list[Record] = []
@@ -47,7 +46,7 @@ class DeltaStream(DiscoveryStream[DeltaDiscoveryRequest]):
         asked, dropped = state.subscription.update(request.resource_names_subscribe, request.resource_names_unsubscribe)
         state.urgent |= asked - {WILDCARD}
         if WILDCARD in asked:
-            state.fresh = state.answer = True
+            state.answer = True
         if dropped:
             state.forget_uncovered()
             state.gone = frozenset(name for name in state.gone if state.subscription.covers(name))
@@ -56,23 +55,24 @@ class DeltaStream(DiscoveryStream[DeltaDiscoveryRequest]):
             state.urgent |= dropped - {WILDCARD}
         self._unsent.add(state.type_url)
 
-    def _plan(self, state: TypeState, snapshot: Snapshot, *, waits: bool) -> Plan | None:
+    def _plan(self, state: TypeState, snapshot: Snapshot) -> Plan | None:
         resources = snapshot.resources(state.type_url)
-        due = self._changed(state, snapshot, waits=waits)
-        answers_all = not waits or state.fresh
+        due = self._changed(state, snapshot)
         removed: set[str] = set()
         if state.type_url not in NEVER_REMOVED:
             # A name that does not exist is told as removed: the client stops waiting. It stays subscribed.
             removed = {name for name in state.urgent if name not in resources}
-            if answers_all:
-                gone = {name for name in state.sent if name not in resources and not state.is_refused(name, REMOVED)}
-                if state.type_url in LATE_REMOVAL:
-                    state.gone = frozenset(gone - removed)
-                else:
-                    removed |= gone
-        if not due and not removed and not (state.answer and answers_all):
+            gone = {name for name in state.sent if name not in resources and not state.is_refused(name, REMOVED)}
+            if state.again:
+                # A client that has reconnected may be warming for what this stream has never had.
+                removed |= gone - state.held.keys()
+            if state.type_url in LATE_REMOVAL:
+                state.gone = frozenset(gone - removed)
+            else:
+                removed |= gone
+        if not due and not removed and not state.answer:
             return None
-        return Plan(version=snapshot.version(state.type_url), resources=tuple(due), removed=tuple(sorted(removed)))
+        return Plan(version=resources.version, resources=tuple(due), removed=tuple(sorted(removed)))
 
     def _plan_removal(self, state: TypeState, snapshot: Snapshot) -> Plan:
         return Plan(version=snapshot.version(state.type_url), removed=tuple(sorted(state.gone)))

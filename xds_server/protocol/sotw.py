@@ -28,7 +28,7 @@ class SotwStream(DiscoveryStream[DiscoveryRequest]):
     def _begin(self, state: TypeState, request: DiscoveryRequest) -> None:
         came, _ = state.subscription.replace(request.resource_names)
         # A client with a version has reconnected: it goes on with what it has and can wait for its turn.
-        state.fresh = bool(came) and not request.version_info
+        state.urgent = set() if request.version_info else came - {WILDCARD}
         state.answer = bool(came)
 
     def _continue(self, state: TypeState, request: DiscoveryRequest) -> list[Record]:
@@ -41,26 +41,22 @@ class SotwStream(DiscoveryStream[DiscoveryRequest]):
         came, went = state.subscription.replace(request.resource_names)
         if came:
             state.urgent |= came - {WILDCARD}
-            state.fresh = state.fresh or WILDCARD in came or state.type_url in FULL_STATE
             state.answer = True
             self._unsent.add(state.type_url)
         if went:
             state.forget_uncovered()
-            state.held = {name: held for name, held in state.held.items() if state.subscription.covers(name)}
             state.gone = frozenset(name for name in state.gone if state.subscription.covers(name))
             self._unsent.add(state.type_url)
         return records
 
-    def _plan(self, state: TypeState, snapshot: Snapshot, *, waits: bool) -> Plan | None:
+    def _plan(self, state: TypeState, snapshot: Snapshot) -> Plan | None:
         if state.type_url in FULL_STATE:
-            return self._plan_whole(state, snapshot, waits=waits)
-        due = self._changed(state, snapshot, waits=waits)
+            return self._plan_whole(state, snapshot)
+        due = self._changed(state, snapshot)
         return Plan(version=snapshot.version(state.type_url), resources=tuple(due)) if due else None
 
-    def _plan_whole(self, state: TypeState, snapshot: Snapshot, *, waits: bool) -> Plan | None:
+    def _plan_whole(self, state: TypeState, snapshot: Snapshot) -> Plan | None:
         target = state.subscription.select(snapshot.resources(state.type_url))
-        if waits and not state.fresh:
-            return None
         if state.refused_version == target.version:
             return None
         state.refused_version = ""
@@ -80,7 +76,6 @@ class SotwStream(DiscoveryStream[DiscoveryRequest]):
 
     def _whole(self, state: TypeState, content: ResourceSet, target: ResourceSet) -> Plan:
         state.sent_version = content.version
-        state.held.update(content)
         return Plan(version=content.version, resources=tuple(content.values()), whole=content, target=target.version)
 
     def _accepted(self, state: TypeState, flight: Flight) -> None:

@@ -35,7 +35,7 @@ from xds_server.protocol.actions import (
     Variant,
 )
 from xds_server.protocol.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
-from xds_server.protocol.ordering import SENT_AGAIN_AFTER, may_remove, must_wait
+from xds_server.protocol.ordering import SENT_AGAIN_AFTER, Turn, may_remove, turn_of
 from xds_server.protocol.subscription import Subscription
 from xds_server.protocol.type_state import REMOVED, Flight, TypeState
 
@@ -110,14 +110,17 @@ class DiscoveryStream(ABC, Generic[RequestT]):
             state = self._types[type_url]
             if state.flight is not None:
                 continue
-            waits = must_wait(type_url, self._types, self._unsent)
-            plan = self._plan(state, self._snapshot, waits=waits)
-            if not waits or state.fresh:
+            turn = turn_of(type_url, self._types, self._unsent)
+            if turn is Turn.CLOSED:
+                continue
+            if turn is Turn.ONLY_ASKED:
+                plan = self._plan_asked(state, self._snapshot)
+            else:
+                plan = self._plan(state, self._snapshot)
                 self._unsent.discard(type_url)
-                state.answer = state.again = state.fresh = False
-                state.urgent.clear()
+                state.answer = state.again = False
+            state.urgent.clear()
             if plan is not None:
-                state.urgent.clear()
                 return self._send(state, plan)
         return self._next_removal(self._snapshot)
 
@@ -144,8 +147,8 @@ class DiscoveryStream(ABC, Generic[RequestT]):
         """Take a later request of a type."""
 
     @abstractmethod
-    def _plan(self, state: TypeState, snapshot: Snapshot, *, waits: bool) -> Plan | None:
-        """Return what is due now, and set `state.gone`; if `waits`, only what the client waits for."""
+    def _plan(self, state: TypeState, snapshot: Snapshot) -> Plan | None:
+        """Return what is due now, and set `state.gone`."""
 
     @abstractmethod
     def _plan_removal(self, state: TypeState, snapshot: Snapshot) -> Plan:
@@ -158,15 +161,22 @@ class DiscoveryStream(ABC, Generic[RequestT]):
             return "type_url: is empty; an aggregated stream needs it in every request"
         return ""
 
-    def _changed(self, state: TypeState, snapshot: Snapshot, *, waits: bool) -> list[Resource]:
-        """Return the resources that the client lacks, waits for, or is to be sent again, in order of their names."""
+    def _plan_asked(self, state: TypeState, snapshot: Snapshot) -> Plan | None:
+        """Return only what the client asked for."""
         resources = snapshot.resources(state.type_url)
-        if waits and not state.fresh:
-            return [resources[name] for name in sorted(state.urgent) if name in resources]
-        names = resources if state.subscription.wildcard else sorted(state.subscription.names)
+        asked = tuple(resources[name] for name in sorted(state.urgent) if name in resources)
+        return Plan(version=resources.version, resources=asked) if asked else None
+
+    def _changed(self, state: TypeState, snapshot: Snapshot) -> list[Resource]:
+        """Return the resources that the client lacks, asked for, or is to be sent again, in order of their names."""
+        resources = snapshot.resources(state.type_url)
+        names = sorted(resources if state.subscription.wildcard else state.subscription.names)
         due = []
         for name in names:
             resource = resources.get(name)
+            if resource is None and state.again:
+                # Gone, but so is not yet what belongs to it: that would stay warming, and could not be removed.
+                resource = state.held.get(name)
             if resource is None:
                 continue
             changed = state.again or state.sent.get(name) != resource.version
@@ -177,11 +187,15 @@ class DiscoveryStream(ABC, Generic[RequestT]):
     def _send(self, state: TypeState, plan: Plan) -> SendResponse:
         self._nonce += 1
         state.nonce = str(self._nonce)
+        state.synced = None
         warms = any(state.sent.get(resource.name) != resource.version for resource in plan.resources)
         contents = {resource.name: resource.version for resource in plan.resources}
         state.sent.update(contents)
+        if state.type_url in LATE_REMOVAL:
+            state.held.update({resource.name: resource for resource in plan.resources})
         for name in plan.removed:
             state.sent.pop(name, None)
+            state.held.pop(name, None)
             contents[name] = REMOVED
         state.flight = Flight(
             nonce=state.nonce,
@@ -231,12 +245,16 @@ class DiscoveryStream(ABC, Generic[RequestT]):
             state.release(self._snapshot.resources(state.type_url))
         self._unsent.add(state.type_url)
 
-    def _is_warming(self, type_url: str) -> bool:
-        """Say whether this type is to be sent although the client has it: what it belongs to changed before."""
-        return any(
-            dependent == type_url and earlier in self._types and self._types[earlier].warmed
-            for earlier, dependent in SENT_AGAIN_AFTER.items()
-        )
+    def _is_warming(self, type_url: str, *, reconnected: bool) -> bool:
+        """Say whether a type is to be sent although the client has it: what it belongs to may be warming up for it.
+
+        A reconnected Envoy whose clusters are warming asks for no clusters until they are warm, only for endpoints.
+        """
+        for earlier, dependent in SENT_AGAIN_AFTER.items():
+            if dependent == type_url:
+                state = self._types.get(earlier)
+                return reconnected if state is None else state.warmed
+        return False
 
     def _stale(self, state: TypeState, nonce: str) -> RecordStale:
         return RecordStale(type_url=state.type_url, nonce=nonce)

@@ -42,9 +42,7 @@ class TypeState:
     subscription: Subscription
     sent: dict[str, str] = field(default_factory=dict)
     urgent: set[str] = field(default_factory=set)
-    """Names the client asked for and waits for: answered at once, whatever the order of types."""
-    fresh: bool = False
-    """The client has nothing of this type and waits for all of it."""
+    """Names the client asked for: answered even if they were sent before, and perhaps out of turn."""
     answer: bool = False
     """The next response goes out even if it is empty."""
     again: bool = False
@@ -56,7 +54,7 @@ class TypeState:
     refused: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """By name, the refused response's contents: all of them are let go when one of them changes."""
     held: dict[str, Resource] = field(default_factory=dict)
-    """State of the world, full-state types: all that the client may have, by name."""
+    """For types whose removal waits: all that the client may have of what was sent on this stream."""
     sent_version: str = UNKNOWN
     refused_version: str = ""
     synced: str | None = None
@@ -75,12 +73,13 @@ class TypeState:
         """Drop what is known of names that the client no longer wants."""
         for name in names:
             self.sent.pop(name, None)
+            self.held.pop(name, None)
             self.refused.pop(name, None)
             self.urgent.discard(name)
 
     def forget_uncovered(self) -> None:
         """Drop what is known of all names outside of the subscription."""
-        known = {*self.sent, *self.refused, *self.urgent}
+        known = {*self.sent, *self.held, *self.refused, *self.urgent}
         self.forget([name for name in known if not self.subscription.covers(name)])
 
     def refuse(self, flight: Flight) -> None:
