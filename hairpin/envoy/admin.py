@@ -6,8 +6,11 @@ One request a connection, spoken in plain HTTP/1.1: an HTTP library costs more t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import sys
+import tempfile
 import urllib.parse
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +21,26 @@ MAX_SOCKET_PATH: Final = 107 if sys.platform == "linux" else 103
 """Bytes that the path of a unix socket may have: `sun_path` without its terminating zero (unix(7), unix(4) of the BSDs)."""
 
 _LARGEST_HEAD = 64 * 1024
+_NAME = "admin.sock"
+_PREFIX = "hairpin-admin-"
+
+
+def admin_socket(directory: Path) -> Path:
+    """Where an Envoy with its files in a directory shall have its admin socket: there, if the path is short enough."""
+    path = directory.absolute() / _NAME
+    if _fits(path):
+        return path
+    return Path(tempfile.mkdtemp(prefix=_PREFIX)) / _NAME
+
+
+def remove_admin_socket(client: AdminClient | None) -> None:
+    """Removes what `admin_socket` made and what Envoy made of it."""
+    if client is None:
+        return
+    client.path.unlink(missing_ok=True)
+    if client.path.parent.name.startswith(_PREFIX):
+        with contextlib.suppress(OSError):
+            client.path.parent.rmdir()
 
 
 class AdminClient:
@@ -31,7 +54,7 @@ class AdminClient:
     """
 
     def __init__(self, path: Path, *, seconds: float = 5.0) -> None:
-        if len(str(path).encode()) > MAX_SOCKET_PATH:
+        if not _fits(path):
             problem = f"is too long for a unix socket (at most {MAX_SOCKET_PATH} bytes)"
             raise InvalidFieldError("admin socket", str(path), problem, "use a shorter directory")
         self.path = path
@@ -103,6 +126,10 @@ class AdminClient:
             return status, body.decode(errors="replace")
         finally:
             writer.close()
+
+
+def _fits(path: Path) -> bool:
+    return len(os.fsencode(path)) <= MAX_SOCKET_PATH
 
 
 async def _read_chunked(reader: asyncio.StreamReader) -> bytes:

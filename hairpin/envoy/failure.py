@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 import signal
 from collections.abc import Iterable
 
-from hairpin.errors import HairpinError
+from hairpin.errors import HairpinError, UnavailableError
 
 LOG_FORMAT = "[%l][%n] %v"
 """For `--log-format`, with `--log-format-escaped`: level, logger, message, one line each. `parse_line` reads it."""
@@ -27,6 +29,9 @@ _UNKNOWN_FIELD = re.compile(
 _CONSTRAINT = re.compile(r"Proto constraint validation failed \((.*)\)", re.DOTALL)
 _CANNOT_BIND = re.compile(r"cannot bind '([^']*)': (.*)")
 _MAX_LENGTH = 600
+_LEVELS = {"critical": logging.ERROR, "error": logging.ERROR, "warning": logging.WARNING, "info": logging.INFO}
+_NOISE = ("no configured limit to the number of allowed active downstream connections", "caught ENVOY_SIGTERM")
+"""Warnings of Envoy's that say nothing to the user of a managed one."""
 
 
 class RefusedError(HairpinError):
@@ -42,7 +47,18 @@ def parse_line(line: str) -> tuple[str, str]:
     found = _LINE.fullmatch(line)
     if not found:
         return "debug", line
-    return found[1], _ESCAPE.sub(lambda m: _unescaped(m[1]), found[2])
+    # Bytes beyond ASCII are escaped one by one.
+    message = _ESCAPE.sub(lambda m: _unescaped(m[1]), found[2])
+    with contextlib.suppress(UnicodeError):
+        message = message.encode("latin-1").decode()
+    return found[1], message
+
+
+def log_record(line: str) -> tuple[int, str]:
+    """A line of Envoy's log for Python's: the level, DEBUG for what says nothing to users, and the message."""
+    level, message = parse_line(line)
+    noise = any(part in message for part in _NOISE)
+    return logging.DEBUG if noise else _LEVELS.get(level, logging.DEBUG), shortened(message)
 
 
 def refusal(lines: Iterable[str]) -> str | None:
@@ -73,6 +89,15 @@ def start_failure(name: str, code: int, lines: Iterable[str]) -> HairpinError:
     if bind:
         return bind_failure(name, bind[1], bind[2])
     return RefusedError(name, reason)
+
+
+def not_ready(name: str, seconds: float, state: str | None) -> UnavailableError:
+    """Why an Envoy that runs is of no use yet; `state` is what its admin interface says, None if that is silent."""
+    if state is None:
+        return UnavailableError(f"{name}: Envoy does not answer after {seconds:g} s")
+    return UnavailableError(
+        f"{name}: Envoy runs but has no configuration after {seconds:g} s ({state}): its control plane does not answer"
+    )
 
 
 def bind_failure(name: str, address: str, reason: str) -> HairpinError:

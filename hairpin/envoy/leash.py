@@ -40,11 +40,6 @@ def leashed(command: Sequence[str], kind: str | None = None) -> list[str]:
     return [sys.executable, "-I", "-S", __file__, kind, str(os.getpid()), *command]
 
 
-def die_with_parent() -> None:
-    """For a `preexec_fn`, on Linux: the leash `signal` for a program that is started without `leashed`."""
-    _die_with(os.getppid())
-
-
 def main(arguments: Sequence[str]) -> None:
     """Ties this process to its parent and becomes the command: never returns."""
     kind, parent, *command = arguments

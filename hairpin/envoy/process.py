@@ -4,36 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import json
 import logging
-import os
-import shutil
 import signal
-import socket
-import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from hairpin.envoy.admin import MAX_SOCKET_PATH, AdminClient
+from hairpin.envoy.admin import AdminClient, admin_socket, remove_admin_socket
 from hairpin.envoy.binary import find_envoy
 from hairpin.envoy.child import Child
-from hairpin.envoy.leash import die_with_parent  # noqa: F401 - for other programs
-from hairpin.envoy.failure import (
-    LOG_FORMAT,
-    RefusedError,
-    bind_failure,
-    exit_in_words,
-    parse_line,
-    refusal,
-    shortened,
-    start_failure,
-)
+from hairpin.envoy.drain import drain
+from hairpin.envoy.failure import LOG_FORMAT, exit_in_words, log_record, not_ready, refusal, start_failure
+from hairpin.envoy.preflight import check_addresses, validate
 from hairpin.errors import HairpinError, UnavailableError
 from hairpin.files import private_directory, write_private
+
+__all__ = ["ManagedEnvoy", "validate"]
 
 log = logging.getLogger("hairpin.envoy")
 
@@ -45,17 +34,10 @@ HEALTHY_SECONDS: Final = 10.0
 """An Envoy that ran so long is restarted at once."""
 FIRST_DELAY, LAST_DELAY = 0.1, 5.0
 """Seconds before the second restart in a row, and the most that doubling makes of them."""
-VALIDATE_SECONDS: Final = 30.0
 FLUSH_MILLISECONDS: Final = 50
 """How long Envoy keeps a line of an access log."""
 
-_DRAIN_POLL_SECONDS = 0.05
-_QUIET_POLLS = 4
-_ADMIN_STATS = ("http.admin.", "listener.admin.")
 _LOG_LINES = 200
-_LEVELS = {"critical": logging.ERROR, "error": logging.ERROR, "warning": logging.WARNING, "info": logging.INFO}
-_NOISE = ("no configured limit to the number of allowed active downstream connections", "caught ENVOY_SIGTERM")
-"""Warnings of Envoy's that say nothing to the user of a managed one."""
 
 
 class ManagedEnvoy:
@@ -114,12 +96,12 @@ class ManagedEnvoy:
         self._arguments = tuple(arguments)
         self._child: Child | None = None
         self._admin: AdminClient | None = None
-        self._socket_directory: Path | None = None
         self._lines: deque[str] = deque(maxlen=_LOG_LINES)
         self._stopping = asyncio.Event()
         self._settled = asyncio.Event()
         """Clear while `restart` is between two processes."""
         self._settled.set()
+        self._spawning = asyncio.Lock()
         self._starting = False
         self._group: asyncio.TaskGroup | None = None
 
@@ -161,12 +143,17 @@ class ManagedEnvoy:
             if self._child is None:
                 await self.start()
             await self._supervise()
+        except UnavailableError:
+            if not self._stopping.is_set():  # else `stop` came while it started
+                raise
         finally:
             await self.stop()
 
     async def stop(self) -> None:
         """Ends it: drains, then SIGTERM, then SIGKILL. Cancelled, it kills at once. Any number of times."""
         self._stopping.set()
+        async with self._spawning:
+            pass  # what is just being started is ended too
         await self._end(self._drain_seconds)
 
     async def restart(self) -> None:
@@ -203,7 +190,8 @@ class ManagedEnvoy:
     async def _start(self) -> None:
         self._starting = True
         try:
-            await self._spawn()
+            async with self._spawning:
+                await self._spawn()
             await self._until_ready()
         except BaseException:
             await self._end(0)
@@ -212,12 +200,13 @@ class ManagedEnvoy:
             self._starting = False
 
     async def _spawn(self) -> None:
-        for address in _listen_addresses(self._bootstrap):
-            _check_free(self.name, address)
+        if self.pid is not None:
+            return
+        check_addresses(self.name, self._bootstrap)
         binary = find_envoy()
         private_directory(self._directory)
-        path = self._admin_path()
-        path.unlink(missing_ok=True)
+        remove_admin_socket(self._admin)
+        path = admin_socket(self._directory)
         self._admin = AdminClient(path)
         admin = {**self._bootstrap.get("admin", {}), "address": {"pipe": {"path": str(path), "mode": 0o600}}}
         file = self._directory / "bootstrap.json"
@@ -235,17 +224,6 @@ class ManagedEnvoy:
             )
         except OSError as e:
             raise HairpinError(f"{self.name}: Envoy can't be started: {e}") from e
-        if self._stopping.is_set():
-            await self._end(0)
-            raise UnavailableError(f"{self.name}: Envoy was stopped before it was ready")
-
-    def _admin_path(self) -> Path:
-        path = self._directory.absolute() / "admin.sock"
-        if len(str(path).encode()) <= MAX_SOCKET_PATH:
-            return path
-        if self._socket_directory is None:
-            self._socket_directory = Path(tempfile.mkdtemp(prefix="hairpin-"))
-        return self._socket_directory / "admin.sock"
 
     async def _until_ready(self) -> None:
         child, pause = self._child, 0.01
@@ -257,13 +235,11 @@ class ManagedEnvoy:
                         raise await self._failure(child)
                     pause = min(pause * 1.5, 0.25)
         except TimeoutError:
-            with contextlib.suppress(HairpinError):
+            try:
                 state = await self.admin.state()
-                raise UnavailableError(
-                    f"{self.name}: Envoy runs but has no configuration after {self._ready_seconds:g} s ({state}): "
-                    "its control plane does not answer"
-                ) from None
-            raise UnavailableError(f"{self.name}: Envoy does not answer after {self._ready_seconds:g} s") from None
+            except UnavailableError:
+                state = None
+            raise not_ready(self.name, self._ready_seconds, state) from None
 
     async def _failure(self, child: Child) -> HairpinError:
         if self._stopping.is_set():
@@ -278,39 +254,14 @@ class ManagedEnvoy:
         child.asked = True
         try:
             if child.alive and drain_seconds > 0:
-                await self._drain(child, drain_seconds)
+                await drain(self.admin, drain_seconds, still=lambda: child.alive)
             child.signal(signal.SIGTERM)
             if not await child.wait(TERM_SECONDS):
                 log.warning("%s: Envoy did not end within %g s of SIGTERM: killed", self.name, TERM_SECONDS)
         finally:
             await child.kill()
             if self._child is child:
-                self._remove_socket()
-
-    def _remove_socket(self) -> None:
-        if self._admin is not None:
-            self._admin.path.unlink(missing_ok=True)
-        if self._socket_directory is not None:
-            shutil.rmtree(self._socket_directory, ignore_errors=True)
-            self._socket_directory = None
-
-    async def _drain(self, child: Child, seconds: float) -> None:
-        """Accepts no more connections, has each close after its next response, and waits for requests under way.
-
-        Over when no connection is left, or no request was seen for a moment: an idle connection may stay open for hours.
-        """
-        quiet = 0
-        with contextlib.suppress(TimeoutError, HairpinError):
-            async with asyncio.timeout(seconds):
-                await self.admin.post("/healthcheck/fail")
-                await self.admin.post("/drain_listeners")
-                while quiet < _QUIET_POLLS and child.alive:
-                    stats = await self.admin.stats(r"\.downstream_(cx|rq)_active$")
-                    active = {name for name, value in stats.items() if value and not name.startswith(_ADMIN_STATS)}
-                    if not active:
-                        return
-                    quiet = 0 if any(name.endswith("_rq_active") for name in active) else quiet + 1
-                    await asyncio.sleep(_DRAIN_POLL_SECONDS)
+                remove_admin_socket(self._admin)
 
     # Supervision.
 
@@ -338,7 +289,8 @@ class ManagedEnvoy:
 
     async def _respawn(self) -> None:
         try:
-            await self._spawn()
+            async with self._spawning:
+                await self._spawn()
         except HairpinError as e:
             log.warning("%s", e)
         else:
@@ -362,72 +314,9 @@ class ManagedEnvoy:
         self._on_log(line)
 
     def _log(self, line: bytes) -> None:
-        level, message = parse_line(line.decode(errors="replace"))
-        if not any(noise in message for noise in _NOISE):
-            # What keeps it from starting is raised by `start`.
-            severity = logging.DEBUG if self._starting else _LEVELS.get(level, logging.DEBUG)
-            log.log(severity, "%s: %s", self.name, shortened(message))
-
-
-async def validate(bootstrap: Mapping[str, Any], binary: Path | None = None) -> None:
-    """Asks Envoy whether it would take a configuration, without listening anywhere (`--mode validate`).
-
-    It does not look for a missing cluster that a route or a TCP proxy names, nor bind.
-
-    Raises:
-        RefusedError: it would not; its `reason` is Envoy's.
-        HairpinError: Envoy could not be asked.
-    """
-    lines: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="hairpin-") as directory:
-        file = Path(directory) / "bootstrap.json"
-        write_private(file, json.dumps(bootstrap).encode())
-        command = [str(binary or find_envoy()), "--mode", "validate", "--config-path", str(file)]
-        command += ["--log-level", "error", "--log-format", LOG_FORMAT, "--log-format-escaped"]
-        try:
-            child = await Child.spawn(
-                command,
-                on_stdout=_ignore,
-                on_stderr=lambda line: lines.append(line.decode(errors="replace")),
-                on_exit=_ignore,
-            )
-        except OSError as e:
-            raise HairpinError(f"Envoy can't be started: {e}") from e
-        try:
-            if not await child.wait(VALIDATE_SECONDS):
-                raise HairpinError(f"Envoy did not judge the configuration within {VALIDATE_SECONDS:g} s")
-        finally:
-            await child.kill()
-    if child.code:
-        reason = refusal(lines)
-        if reason is None:
-            raise HairpinError(f"Envoy ended with {exit_in_words(child.code)} while it judged the configuration")
-        raise RefusedError("", reason)
-
-
-def _listen_addresses(bootstrap: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """The TCP addresses its static listeners bind; reverse tunnels' `rc://…` and internal listeners are none."""
-    for listener in bootstrap.get("static_resources", {}).get("listeners", ()):
-        address = listener.get("address", {}).get("socket_address", {})
-        host, port = address.get("address", ""), address.get("port_value", 0)
-        if port and address.get("protocol", "TCP") == "TCP" and listener.get("bind_to_port", True):
-            with contextlib.suppress(ValueError):
-                yield str(ipaddress.ip_address(host)), port
-
-
-def _check_free(name: str, address: tuple[str, int]) -> None:
-    """Finds a taken port before Envoy, which by default (SO_REUSEPORT) shares one silently with another Envoy."""
-    host, port = address
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as attempt:
-        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            attempt.bind(address)
-        except OverflowError:
-            return  # no port at all: Envoy says it better
-        except OSError as e:
-            shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            raise bind_failure(name, shown, os.strerror(e.errno or 0)) from e
+        severity, message = log_record(line.decode(errors="replace"))
+        # What keeps it from starting is raised by `start`.
+        log.log(logging.DEBUG if self._starting else severity, "%s: %s", self.name, message)
 
 
 def _ignore(_: object) -> None:
