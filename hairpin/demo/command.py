@@ -24,7 +24,9 @@ class Demo(Command):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """The flags."""
         parser.add_argument("--once", action="store_true", help="run the story unattended and exit")
-        parser.add_argument("--state", metavar="FOLDER", help="where the mesh keeps its files (default: the user's state)")
+        parser.add_argument(
+            "--state", metavar="FOLDER", help="where the mesh keeps its files (default: the user's state)"
+        )
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Start it."""

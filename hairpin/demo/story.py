@@ -133,7 +133,9 @@ async def _story(stage: Stage) -> None:
     source = (stage.shop / "checkout.py").read_text()
     edited.write_text(source.replace("discount = 0.10", "discount = 0.20"))
     arguments = ["--env", "alice", "--target", "checkout", "--", sys.executable, str(edited)]
-    async with _hairpin_run(stage, "alice", arguments, shown=f"hairpin run --env alice --target checkout -- python {edited.name}"):
+    async with _hairpin_run(
+        stage, "alice", arguments, shown=f"hairpin run --env alice --target checkout -- python {edited.name}"
+    ):
         await _stolen(stage, before)
         await _egress(stage)
         await _mixed(stage)
@@ -147,16 +149,22 @@ async def _story(stage: Stage) -> None:
 async def _stolen(stage: Stage, before: float) -> None:
     stage.say("\n3. Requests with `x-env: alice` reach her process; the others don't.")
     alice, everyone = await stage.ask(environment="alice"), await stage.ask()
-    stage.check("laptop" in _place(alice, "checkout"), "with the header, checkout answers from", _place(alice, "checkout"))
+    stage.check(
+        "laptop" in _place(alice, "checkout"), "with the header, checkout answers from", _place(alice, "checkout")
+    )
     totals = (_part(alice, "checkout")["total"], _part(everyone, "checkout")["total"])
     stage.check(totals[0] < before == totals[1], "totals with and without the header", totals)
 
 
 async def _egress(stage: Stage) -> None:
-    stage.say("\n4. Her process called inventory through the mesh: mutual TLS, the agent's identity, the header with it.")
+    stage.say(
+        "\n4. Her process called inventory through the mesh: mutual TLS, the agent's identity, the header with it."
+    )
     inventory = _part(await stage.ask(environment="alice"), "inventory")
     stage.check(
-        inventory["caller"] == stage.mesh.identity(AGENT), "inventory's sidecar names as its caller", inventory["caller"]
+        inventory["caller"] == stage.mesh.identity(AGENT),
+        "inventory's sidecar names as its caller",
+        inventory["caller"],
     )
     stage.check(inventory["environment"] == "alice", "and passes on the environment", inventory["environment"])
 

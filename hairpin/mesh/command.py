@@ -75,14 +75,15 @@ def load_mesh(file: Path, *, any_entry: bool = False) -> MeshModel:
     mesh = mesh_from_document(document, free_ports())
     if not is_free(mesh.entry.address.host, mesh.entry.address.port):
         raise InvalidFieldError(
-            "entry.port", mesh.entry.address.port, "is taken by another process", f"end it, or choose another port in {file}"
+            "entry.port",
+            mesh.entry.address.port,
+            "is taken by another process",
+            f"end it, or choose another port in {file}",
         )
     return mesh
 
 
-async def up(
-    file: Path, state: Path | None, *, after: Callable[[MeshModel, MeshFolder], str] | None = None
-) -> int:
+async def up(file: Path, state: Path | None, *, after: Callable[[MeshModel, MeshFolder], str] | None = None) -> int:
     """Run a mesh until SIGINT or SIGTERM."""
     import asyncio  # noqa: PLC0415
     import os  # noqa: PLC0415

@@ -20,7 +20,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from hairpin.errors import InvalidFieldError
-from hairpin.mesh.reader import Reader
+from hairpin.model.reader import Reader
 from hairpin.model.environment import Carrier, RoutingKey
 from hairpin.model.mesh import (
     AGENT,

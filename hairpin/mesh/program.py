@@ -7,10 +7,9 @@ import contextlib
 import logging
 import os
 import signal
-import sys
 from typing import TYPE_CHECKING
 
-from hairpin.envoy.process import die_with_parent
+from hairpin.envoy.leash import leashed, suitable_leash
 from hairpin.errors import HairpinError
 
 if TYPE_CHECKING:
@@ -81,17 +80,17 @@ class Program:
             await self._end()
 
     async def _once(self) -> int:
+        leash = suitable_leash()
         with self.log_file.open("ab") as output:
             try:
                 self._process = await asyncio.create_subprocess_exec(
-                    *self.command,
-                    stdin=asyncio.subprocess.DEVNULL,
+                    *leashed(self.command, leash),
+                    stdin=asyncio.subprocess.PIPE if leash == "pipe" else asyncio.subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
                     env=self._environment,
                     cwd=self._directory,
                     start_new_session=True,  # the terminal's Ctrl-C is the supervisor's
-                    preexec_fn=die_with_parent if sys.platform == "linux" else None,
                 )
             except OSError as error:
                 raise HairpinError(

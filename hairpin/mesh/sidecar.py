@@ -15,7 +15,7 @@ XDS_SERVER_NAME = "xds-server"
 
 
 def sidecar_bootstrap(
-    mesh: Mesh, name: str, identity: Identity, *, kind: str = "sidecar", delta: bool = True
+    mesh: Mesh, name: str, identity: Identity, control_plane: Identity, *, kind: str = "sidecar", delta: bool = True
 ) -> Config:
     """The bootstrap of one proxy of the mesh.
 

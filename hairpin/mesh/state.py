@@ -1,14 +1,14 @@
 """A mesh's folder: what its processes read, written anew each time the mesh comes up. Readable by its user alone.
 
-    mesh.json                  the mesh with every address
-    certificates/mesh/         the mesh's CA (stands for istiod's)
-    certificates/hairpin/      hairpin's CA
-    identities/NAME/           a sidecar's certificate of the mesh
-    xds-server.yaml            the control plane's settings
-    agents/NAME.yaml, .token   an agent's settings and its service account's token
-    developers/USER.yaml       what `hairpin run` reads
-    logs/NAME.log              what a program wrote
-    run/NAME/                  Envoys' own folders
+mesh.json                  the mesh with every address
+certificates/mesh/         the mesh's CA (stands for istiod's)
+certificates/hairpin/      hairpin's CA
+identities/NAME/           a sidecar's certificate of the mesh
+xds-server.yaml            the control plane's settings
+agents/NAME.yaml, .token   an agent's settings and its service account's token
+developers/USER.yaml       what `hairpin run` reads
+logs/NAME.log              what a program wrote
+run/NAME/                  Envoys' own folders
 """
 
 from __future__ import annotations
@@ -157,9 +157,7 @@ def _write_identity(
         (folder.identity(name), mesh_ca.certificate),
         (folder.control_plane_identity(name), control_plane_ca),
     ):
-        write_identity(
-            identity, key=key.encode(), chain=certificate.chain.encode(), authority=authority.encode()
-        )
+        write_identity(identity, key=key.encode(), chain=certificate.chain.encode(), authority=authority.encode())
 
 
 def _write_agent(folder: MeshFolder, mesh: Mesh, agent: AgentReplica) -> dict[str, str]:

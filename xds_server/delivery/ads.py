@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hairpin.model.mesh import AGENT, ENTRY
 from xds_server.generate.egress import egress_resource
 from xds_server.generate.sidecar import (
     agent_resources,
@@ -57,6 +56,7 @@ class AdsDelivery:
         self._ready: frozenset[str] | None = None
         self._endpoints: list[Resource] = []
         table.listeners.append(self._on_change)
+        table.agent_listeners.append(self.refresh)
 
     def refresh(self) -> None:
         """Bring every snapshot up to date. What is the same stays the same, so proxies hear of changes alone."""
@@ -69,7 +69,7 @@ class AdsDelivery:
         for group in self._static:
             if not group.startswith("sidecar/"):
                 self._set(group, [])
-        self._cache.set(AGENT_GROUP, Snapshot.of([egress_resource(self._table.sessions)]))
+        self._cache.set(AGENT_GROUP, Snapshot.of([egress_resource(session.name for session in self._table.sessions)]))
 
     def _on_change(self, change: Change, session: Session) -> None:
         del change, session
@@ -92,6 +92,3 @@ class AdsDelivery:
 
     def _set(self, group: str, dynamic: list[Resource]) -> None:
         self._cache.set(group, Snapshot.of([*self._static[group], *self._endpoints, *dynamic]))
-
-
-__all__ = ["AGENT", "AGENT_GROUP", "ENTRY", "ENTRY_GROUP", "AdsDelivery", "agent_sidecar_group", "sidecar_group"]

@@ -44,7 +44,9 @@ class MatchValidator:
             await validate(_bootstrap(match))
         except HairpinError as error:
             problem = f"is refused by Envoy: {error}"
-            raise InvalidFieldError("spec.match", format_match(match), problem, "write a regular expression of RE2") from None
+            raise InvalidFieldError(
+                "spec.match", format_match(match), problem, "write a regular expression of RE2"
+            ) from None
         self._good[match] = None
         while len(self._good) > KNOWN:
             del self._good[next(iter(self._good))]
@@ -72,7 +74,11 @@ def _bootstrap(match: Match) -> config.Config:
     manager = config.http_manager(
         "validate",
         filters=({"name": "match", "typed_config": rbac},),
-        route_config={"virtual_hosts": [config.virtual_host("none", {"match": {"prefix": "/"}, "direct_response": {"status": 404}})]},
+        route_config={
+            "virtual_hosts": [
+                config.virtual_host("none", {"match": {"prefix": "/"}, "direct_response": {"status": 404}})
+            ]
+        },
     )
     listener = {"name": "validate", "address": config.tcp("127.0.0.1", 0), "filter_chains": [{"filters": [manager]}]}
     return {"static_resources": {"listeners": [listener]}}

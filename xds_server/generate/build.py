@@ -11,11 +11,9 @@ from envoy_data_plane.envoy.config.core.v3 import (
     AggregatedConfigSource,
     ApiVersion,
     ConfigSource,
+    Http1ProtocolOptions,
     Http2ProtocolOptions,
     TransportSocket,
-)
-from envoy_data_plane.envoy.config.core.v3 import (
-    HttpProtocolOptions as Http1ProtocolOptions,
 )
 from envoy_data_plane.envoy.config.core.v3 import (
     SocketAddress as EnvoySocketAddress,

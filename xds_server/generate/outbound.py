@@ -167,7 +167,8 @@ def unwrap_cluster() -> Cluster:
 
 def passthrough_cluster() -> Cluster:
     """Names outside of the mesh."""
-    config = ForwardProxyCluster(dns_cache_config=_dns())
+    # "insecure" asks for no TLS of its own here: what passes through is already what the application made it.
+    config = ForwardProxyCluster(dns_cache_config=_dns(), allow_insecure_cluster_options=True)
     return Cluster(
         name=PASSTHROUGH,
         connect_timeout=timedelta(seconds=10),

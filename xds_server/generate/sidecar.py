@@ -132,5 +132,9 @@ def _services(mesh: Mesh, ready_agents: frozenset[str] = frozenset()) -> Iterato
 
 
 def _resource(type_url: TypeUrl, message: betterproto2.Message) -> Resource:
-    name = getattr(message, "cluster_name", "") if type_url is TypeUrl.CLUSTER_LOAD_ASSIGNMENT else getattr(message, "name", "")
+    name = (
+        getattr(message, "cluster_name", "")
+        if type_url is TypeUrl.CLUSTER_LOAD_ASSIGNMENT
+        else getattr(message, "name", "")
+    )
     return Resource.of(type_url, name, bytes(message))

@@ -11,7 +11,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from hairpin.model.conflict import Holding, check_conflict
 from hairpin.model.names import session_name
@@ -22,6 +22,8 @@ from hairpin.model.match import And, Match
 from hairpin.model.session import AgentAddress, Condition, Mode, Phase, Session, SessionSpec, SessionStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hairpin.certificates import CertificateAuthority
 
     from hairpin.model.environment import RoutingKey
@@ -30,6 +32,13 @@ if TYPE_CHECKING:
 CERTIFICATE_LIFETIME = timedelta(minutes=10)
 START_GRACE = timedelta(seconds=30)
 """How long a new session may take to bring its tunnel up."""
+
+
+class Unchanged:
+    """Not part of a patch."""
+
+
+UNCHANGED: Final = Unchanged()
 
 
 class Change(StrEnum):
@@ -92,6 +101,8 @@ class SessionTable:
     ) -> None:
         self.mesh = mesh
         self.listeners: list[Listener] = []
+        self.agent_listeners: list[Callable[[], None]] = []
+        """Told when replicas begin or cease to report."""
         self._authority = authority
         self._agents = agents
         self._agent_identity = agent_identity
@@ -100,10 +111,6 @@ class SessionTable:
         """By connected replica, the sessions whose tunnels are up there."""
 
     # Reading
-
-    def __iter__(self) -> object:
-        """Sessions in the order of their creation."""
-        return iter([record.session for record in self._records.values()])
 
     @property
     def sessions(self) -> list[Session]:
@@ -171,15 +178,15 @@ class SessionTable:
         name: str,
         now: datetime,
         *,
-        local_port: int | object | None = ...,
+        local_port: int | Unchanged | None = UNCHANGED,
         certificate_request: str | None = None,
     ) -> Session:
         """What a laptop keeps up to date: where its process listens, and its key before the certificate ends."""
         record = self._record(name)
         session = record.session
         spec, status = session.spec, session.status
-        if local_port is not ...:
-            spec = dataclasses.replace(spec, local_port=local_port)  # type: ignore[arg-type] # checked by the reader
+        if not isinstance(local_port, Unchanged):
+            spec = dataclasses.replace(spec, local_port=local_port)
         if certificate_request is not None:
             spec = dataclasses.replace(spec, certificate_request=certificate_request)
             status = dataclasses.replace(status, certificate=self._certify(name, spec, now))
@@ -197,13 +204,17 @@ class SessionTable:
 
     def report(self, agent: str, tunnels: frozenset[str], now: datetime) -> None:
         """A replica's whole state: the sessions whose tunnels are up there."""
+        new = agent not in self._tunnels
         self._tunnels[agent] = tunnels
         self._refresh(now)
+        if new:
+            self._tell_agents()
 
     def agent_gone(self, agent: str, now: datetime) -> None:
         """A replica no longer reports: its tunnels are down."""
         if self._tunnels.pop(agent, None) is not None:
             self._refresh(now)
+            self._tell_agents()
 
     # Time
 
@@ -296,6 +307,10 @@ class SessionTable:
         everywhere = self.connected_agents <= set(up)
         serves = record.claimed is not None and spec.mode is Mode.STEAL and spec.local_port is not None
         return Phase.ACTIVE if serves and everywhere else Phase.READY
+
+    def _tell_agents(self) -> None:
+        for listener in self.agent_listeners:
+            listener()
 
     def _tell(self, change: Change, session: Session) -> None:
         for listener in self.listeners:

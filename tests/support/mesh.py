@@ -1,0 +1,214 @@
+"""A whole embedded mesh for tests: echo services behind sidecars, agents, the control plane; and `hairpin run` in it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from hairpin.mesh.mesh_file import mesh_from_document
+from hairpin.mesh.ports import free_ports
+from hairpin.mesh.state import MeshFolder
+from hairpin.mesh.supervisor import MeshSupervisor
+from hairpin.model.mesh import Mesh
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 30.0
+"""Seconds that anything may take to become so: many times what it takes."""
+
+
+def echo_service(name: str, **more: Any) -> dict[str, Any]:
+    """A service that speaks everything, on two ports."""
+    command = [
+        "{python}",
+        "-m",
+        "tests.support.echo",
+        "--name",
+        name,
+        "--port",
+        "{port:http}",
+        "--grpc-port",
+        "{port:grpc}",
+    ]
+    return {"ports": [{"port": 80, "name": "http"}, {"port": 9090, "name": "grpc"}], "command": command, **more}
+
+
+def echo_mesh(**more: Any) -> Mesh:
+    """frontend, checkout and inventory, all echo servers; developers alice and bob."""
+    document = {
+        "name": "test",
+        "entry": {"service": "frontend"},
+        "services": {name: echo_service(name) for name in ("frontend", "checkout", "inventory")},
+        "developers": ["alice", "bob"],
+        **more,
+    }
+    return mesh_from_document(document, free_ports())
+
+
+@contextlib.asynccontextmanager
+async def running_mesh(mesh: Mesh, folder: Path) -> AsyncIterator[TestMesh]:
+    """The mesh, up and ready."""
+    state = MeshFolder(folder)
+    lock = state.lock()
+    try:
+        async with MeshSupervisor(mesh, state, ROOT).running() as supervisor:
+            yield TestMesh(supervisor)
+    finally:
+        os.close(lock)
+
+
+@dataclass
+class Run:
+    """One `hairpin run` (or another command), its output collected."""
+
+    process: asyncio.subprocess.Process
+    errors: list[str] = field(default_factory=list)
+    output: list[str] = field(default_factory=list)
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def said(self, pattern: str) -> re.Match[str]:
+        """Wait for a line on stderr that matches."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                self._news.clear()
+                for line in self.errors:
+                    if found := re.search(pattern, line):
+                        return found
+                if self.process.returncode is not None:
+                    raise AssertionError(f"ended with {self.process.returncode}:\n" + "\n".join(self.errors))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._news.wait(), 0.5)
+
+    async def end(self, number: signal.Signals = signal.SIGINT) -> int:
+        """End it by a signal, as a terminal would, and wait."""
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        return await asyncio.wait_for(self.process.wait(), PATIENCE)
+
+    async def collect(self, stream: asyncio.StreamReader, lines: list[str]) -> None:
+        while line := await stream.readline():
+            lines.append(line.decode(errors="replace").rstrip("\n"))
+            self._news.set()
+        self._news.set()
+
+
+class TestMesh:
+    """What tests ask of a mesh."""
+
+    __test__ = False
+
+    def __init__(self, supervisor: MeshSupervisor) -> None:
+        self.supervisor = supervisor
+        self.mesh = supervisor.mesh
+        self.folder = supervisor.folder
+
+    @property
+    def entry(self) -> tuple[str, int]:
+        return self.mesh.entry.address.host, self.mesh.entry.address.port
+
+    @contextlib.asynccontextmanager
+    async def hairpin(
+        self, user: str, *arguments: str, environment: dict[str, str] | None = None
+    ) -> AsyncIterator[Run]:
+        """`hairpin` with these arguments as this developer; killed at the end if it still runs."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "hairpin",
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=ROOT,
+            env={**os.environ, "HAIRPIN_CONFIG": str(self.folder.developer(user)), **(environment or {})},
+        )
+        run = Run(process)
+        assert process.stdout and process.stderr
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(run.collect(process.stdout, run.output))
+                tasks.create_task(run.collect(process.stderr, run.errors))
+                try:
+                    yield run
+                finally:
+                    with contextlib.suppress(ProcessLookupError, TimeoutError):
+                        await run.end()
+                    with contextlib.suppress(ProcessLookupError):
+                        process.kill()
+                    await process.wait()
+        finally:
+            pass
+
+    @contextlib.asynccontextmanager
+    async def laptop(
+        self, user: str, env: str, *flags: str, target: str = "checkout:http", who: str = ""
+    ) -> AsyncIterator[Run]:
+        """`hairpin run` of an echo server that answers as `laptop of USER`, once it is steered."""
+        command = [sys.executable, "-m", "tests.support.echo", "--name", who or f"laptop of {user}", "--port", "0"]
+        arguments = ["run", "--env", env, "--target", target, *flags, "--", *command]
+        async with self.hairpin(user, *arguments) as run:
+            await self.answered_by(who or f"laptop of {user}", env)
+            yield run
+
+    async def ask(
+        self, environment: str | None = None, *, host: str = "checkout", path: str = "/", **more: Any
+    ) -> dict[str, Any]:
+        """One request through the entry; a GET unless told otherwise."""
+        headers = {"host": host, **({"x-env": environment} if environment else {}), **more.pop("headers", {})}
+        method = more.pop("method", "GET")
+        url = f"http://{self.mesh.entry.address}{path}"
+        async with aiohttp.ClientSession() as client, client.request(method, url, headers=headers, **more) as response:
+            body = await response.read()
+            assert response.status == 200, f"{response.status}: {body!r}"
+            answer: dict[str, Any] = await response.json(content_type=None)
+            return answer | {"response_headers": dict(response.headers)}
+
+    async def answered_by(self, who: str, environment: str | None) -> None:
+        """Wait until requests of this environment are answered by `who`."""
+
+        async def so() -> bool:
+            return (await self.ask(environment))["who"] == who
+
+        await eventually(so, f"requests of {environment} are answered by {who}")
+
+    async def api(self, user: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """A call of the session API as this developer."""
+        import ssl
+
+        from hairpin.api import read_developer
+
+        developer = read_developer(self.folder.developer(user))
+        context = ssl.create_default_context(cadata=developer.certificate_authority)
+        headers = {"Authorization": f"Bearer {developer.token}"}
+        async with aiohttp.ClientSession(headers=headers) as client:
+            async with client.request(method, developer.server + path, json=body, ssl=context) as response:
+                return response.status, await response.json()
+
+
+async def eventually(condition: Callable[[], Any], what: str) -> None:
+    """Wait until an async condition is true.
+
+    Raises:
+        AssertionError: it did not become so.
+    """
+    last = ""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    if await condition():
+                        return
+                except (AssertionError, OSError, aiohttp.ClientError) as error:
+                    last = f" ({error})"
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise AssertionError(f"never so: {what}{last}") from None
