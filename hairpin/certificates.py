@@ -30,7 +30,7 @@ CERTIFICATE_FILE = "tls.crt"
 """As in a Kubernetes Secret of type kubernetes.io/tls, so that a mounted one can be loaded."""
 
 _MAX_REQUEST_LENGTH = 16 * 1024
-_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+_CURVES = (ec.SECP256R1, ec.SECP384R1)
 _RSA_BITS = range(2048, 4096 + 1)
 _DNS_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 _URI = re.compile(r"[a-z][a-z0-9+.-]*://[\x21-\x7e]+")
@@ -229,9 +229,7 @@ def clock_skew_problem(server_time: datetime, local_time: datetime, *, not_after
 
 
 def _requested_key(request_pem: str, field: str) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
-    remedy = (
-        "give a certificate request (CSR) in PEM, signed by its own EC P-256, P-384, P-521 or RSA (2048 to 4096) key"
-    )
+    remedy = "give a certificate request (CSR) in PEM, signed by its own EC P-256, P-384 or RSA (2048 to 4096) key"
     if len(request_pem) > _MAX_REQUEST_LENGTH:
         raise InvalidFieldError(field, _shown(request_pem), f"is longer than {_MAX_REQUEST_LENGTH} characters", remedy)
     try:
@@ -244,7 +242,7 @@ def _requested_key(request_pem: str, field: str) -> ec.EllipticCurvePublicKey | 
         if not isinstance(key.curve, _CURVES):
             raise InvalidFieldError(field, _shown(request_pem), f"has a key on curve {key.curve.name}", remedy)
     elif not isinstance(key, rsa.RSAPublicKey):
-        # Ed25519 among them: Envoy's TLS doesn't offer it.
+        # Ed25519 among them: like P-521, no peer can show it to Envoy, which does not offer to verify it.
         kind = type(key).__name__.removesuffix("PublicKey").lstrip("_")
         raise InvalidFieldError(field, _shown(request_pem), f"has a key of kind {kind}", remedy)
     elif key.key_size not in _RSA_BITS:
