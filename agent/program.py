@@ -69,9 +69,12 @@ class Agent:
         lease = await client.first_certificate(settings.identity)
         log.info("agent %s is %s", settings.name, lease.identity)
         envoy = ManagedEnvoy(
-            "agent", agent_bootstrap(settings), settings.directory, concurrency=1, on_line=self._reports.on_line
+            "agent",
+            agent_bootstrap(settings),
+            settings.directory / "envoy",
+            on_line=self._reports.on_line,
+            on_exit=self._on_exit,
         )
-        envoy.on_exit = self._on_exit
         stack.push_async_callback(envoy.stop)
         await envoy.start()
         self._envoy = envoy
@@ -79,6 +82,7 @@ class Agent:
             tasks.create_task(client.keep_certificate(settings.identity, lease))
             tasks.create_task(client.report(settings.name, self._reports))
             tasks.create_task(self._poll(envoy))
+            tasks.create_task(envoy.run())
 
     def _on_exit(self, returncode: int) -> None:
         log.warning("Envoy ended with %d", returncode)
@@ -107,6 +111,6 @@ class Agent:
         del request
         if self._stopping.is_set():
             return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE, text="draining\n")
-        if self._envoy is None or not self._envoy.running:
+        if self._envoy is None or not await self._envoy.admin.ready():
             return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE, text="starting\n")
         return web.Response(text="ready\n")

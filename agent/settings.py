@@ -34,7 +34,7 @@ import yaml
 
 from hairpin.envoy.config import Identity
 from hairpin.errors import InvalidFieldError, NotFoundError
-from hairpin.mesh.reader import Reader
+from hairpin.model.reader import Reader
 from hairpin.model.mesh import SocketAddress
 
 _LAST_PORT = 65535

@@ -130,21 +130,20 @@ def set_header(name: str, value: str) -> Config:
     return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
-def json_log(*filters: Config, path: str = "", **fields: str) -> Config:
-    """An access log of one JSON object a line, to stdout or to the file at `path`.
+def json_log(*filters: Config, **fields: str) -> Config:
+    """An access log of one JSON object a line on stdout, where `ManagedEnvoy`'s `on_line` reads it.
 
-    Envoy buffers it: ManagedEnvoy's `--file-flush-interval-msec` is the longest delay of a line.
+    Envoy keeps a line for its flush interval at most.
 
     Args:
         filters: `AccessLogFilter`s that must all let a line pass.
-        path: the file; stdout where empty.
-        fields: the line's members, as Envoy's format strings.
+        fields: the line's members, as Envoy's format strings; what has no value is null.
     """
-    log: Config = {"log_format": {"json_format": fields}}
-    if path:
-        log["path"] = path
-    kind = "extensions.access_loggers." + ("file.v3.FileAccessLog" if path else "stream.v3.StdoutAccessLog")
-    entry = typed("envoy.access_loggers." + ("file" if path else "stdout"), kind, **log)
+    entry = typed(
+        "envoy.access_loggers.stdout",
+        "extensions.access_loggers.stream.v3.StdoutAccessLog",
+        log_format={"json_format": fields},
+    )
     match filters:
         case ():
             return entry
