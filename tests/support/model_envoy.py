@@ -49,7 +49,8 @@ class ModelEnvoy:
     versions: dict[str, str] = field(default_factory=dict)
     warming_clusters: set[str] = field(default_factory=set)
     warming_listeners: dict[str, Resource] = field(default_factory=dict)
-    untold: dict[str, set[str]] = field(default_factory=lambda: {t: set() for t in (CDS, EDS, LDS, RDS, ECDS)})
+    untold: set[tuple[str, str]] = field(default_factory=set)
+    """What it applied of refused responses: it would tell a new stream the versions from before."""
     unanswered: str | None = None
     """The nonce of clusters that are warming up."""
     owes_clusters: bool = False
@@ -59,10 +60,6 @@ class ModelEnvoy:
         """Begin a stream, the first or another one."""
         self.requests.clear()
         self.nonces.clear()
-        for type_url, names in self.untold.items() if self.variant is Variant.DELTA else ():
-            # Envoy does not tell a new stream what it took from a refused response: no server could take it away.
-            self._lose(type_url, names - self.accepted[type_url].keys())
-            names.clear()
         self.subscribed.clear()
         self.unanswered = None
         self.owes_clusters = bool(self.warming_clusters)
@@ -81,14 +78,16 @@ class ModelEnvoy:
             response = replace(response, resources=wanted)
         bad = [resource for resource in response.resources if is_bad(resource)]
         good = [resource for resource in response.resources if resource not in bad]
+        told = {(type_url, name) for name in (*(r.name for r in good), *response.removed)}
         if not bad or self.apply_rest:
             self._apply(response, good)
         if bad:
-            self.untold[type_url] |= {r.name for r in good} - self.accepted[type_url].keys()
+            self.untold |= told
         self._resubscribe()
         if bad:
             self._answer(type_url, error=f"bad: {bad}")
             return
+        self.untold -= told
         self.versions[type_url] = response.version
         self.accepted[type_url].update({resource.name: resource.version for resource in response.resources})
         for name in response.removed:
@@ -156,15 +155,16 @@ class ModelEnvoy:
             ECDS: {EXTENSION} if listeners else set(),
         }
         for type_url, names in wanted.items():
+            self.untold = {(t, name) for t, name in self.untold if t != type_url or name in names}
+            for name in {*self.has[type_url], *self.accepted[type_url]} - names:
+                self.accepted[type_url].pop(name, None)
+                self.has[type_url].pop(name, None)
             if type_url not in self.subscribed:
                 if names:
                     self._first(type_url, names)
             elif names != self.subscribed[type_url]:
                 came, went = names - self.subscribed[type_url], self.subscribed[type_url] - names
                 self.subscribed[type_url] = names
-                for name in went:
-                    self.accepted[type_url].pop(name, None)
-                    self.has[type_url].pop(name, None)
                 if self.variant is Variant.DELTA:
                     self.requests.append(delta(type_url, *sorted(came), unsubscribe=sorted(went)))
                 else:

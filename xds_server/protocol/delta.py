@@ -64,8 +64,8 @@ class DeltaStream(DiscoveryStream[DeltaDiscoveryRequest]):
             removed = {name for name in state.urgent if name not in resources}
             gone = {name for name in state.sent if name not in resources and not state.is_refused(name, REMOVED)}
             if state.again:
-                # A client that has reconnected may be warming for what this stream has never had.
-                removed |= gone - state.held.keys()
+                # Every name is answered, so that nothing stays warming for what this stream does not have.
+                removed |= {n for n in state.subscription.names if n not in resources and n not in state.held}
             if state.type_url in LATE_REMOVAL:
                 state.gone = frozenset(gone - removed)
             else:
