@@ -135,10 +135,9 @@ def _text(value: Any) -> str:
     return "" if value in (None, "-") else str(value)
 
 
-def certificate_times(pem: str) -> tuple[datetime, datetime]:
-    """From when until when a certificate is valid."""
-    certificate = x509.load_pem_x509_certificate(pem.encode())
-    return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+def certificate_end(pem: str) -> datetime:
+    """Until when a certificate is valid."""
+    return x509.load_pem_x509_certificate(pem.encode()).not_valid_after_utc
 
 
 async def reachable(agent: AgentAddress, seconds: float = 1.0) -> bool:

@@ -14,7 +14,7 @@ from hairpin.certificates import new_key_and_request
 from hairpin.errors import HairpinError, NotFoundError, UnavailableError
 from hairpin.model.session import AgentAddress, Phase, Session, SessionSpec
 from local_proxy.console import Console
-from local_proxy.laptop import Laptop, certificate_times, reachable
+from local_proxy.laptop import Laptop, certificate_end, reachable
 from local_proxy.messages import egress_text, request_text
 from local_proxy.ports import Listener
 from local_proxy.session_client import Event, RequestSeen, SessionChanged, SessionClient, SessionEnded, WatchLost
@@ -33,6 +33,8 @@ RETRY_SECONDS = (0.2, 2.0)
 """The first and the longest pause before a call is repeated to a control plane that did not answer."""
 GIVE_BACK_SECONDS = 3.0
 """How long giving back may take; after that the lease does it."""
+SHORTEST_SECONDS = 1.0
+"""Between two renewals at least."""
 WAKE_SECONDS = 5.0
 """How often the clock is looked at: sleeping machines don't count the seconds of a timer."""
 _LIVELY = (Phase.ACTIVE, Phase.READY)
@@ -261,9 +263,11 @@ class Link:
     async def _renew(self) -> None:
         """Have a new certificate, for a new key, when half of the old one's time is over."""
         while True:
-            start, end = certificate_times(self.session.status.certificate)
-            while datetime.now(UTC) < start + (end - start) / 2:  # noqa: ASYNC110 - the clock sets no event
-                await asyncio.sleep(WAKE_SECONDS)
+            now = datetime.now(UTC)
+            half = now + (certificate_end(self.session.status.certificate) - now) / 2
+            await asyncio.sleep(SHORTEST_SECONDS)
+            while (rest := (half - datetime.now(UTC)).total_seconds()) > 0:
+                await asyncio.sleep(min(rest, WAKE_SECONDS))
             key, request = new_key_and_request()
             update = self._api.update
             session = await self._repeated(lambda: update(self.session.name, certificate_request=request))  # noqa: B023

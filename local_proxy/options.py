@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import re
 import socket
-from collections.abc import Iterator
 from dataclasses import dataclass
-
-from hairpin.model.match_text import match_from_text
-from hairpin.model.target_text import target_from_text
 
 from hairpin.errors import InvalidFieldError
 from hairpin.model.match import Match
+from hairpin.model.match_text import parse_match
 from hairpin.model.session import Mode, SessionSpec
 from hairpin.model.target import Target
 
@@ -66,18 +62,13 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
         InvalidFieldError: a flag's value can't be used, or two don't go together.
     """
     mode = _mode(arguments.mode)
-    with _as_flag("--target"):
-        target = (
-            target_from_text(arguments.target, namespace=arguments.namespace or "default") if arguments.target else None
-        )
-    with _as_flag("--match"):
-        match = match_from_text(arguments.match) if arguments.match else None
+    namespace = arguments.namespace or "default"
     options = RunOptions(
         command=tuple(arguments.command),
         mode=mode,
-        target=target,
+        target=Target.parse(arguments.target, namespace) if arguments.target else None,
         environment=arguments.env,
-        match=match,
+        match=parse_match(arguments.match) if arguments.match else None,
         match_text=arguments.match or "",
         port=_port("--port", arguments.port),
         egress_port=_port("--egress-port", arguments.egress_port),
@@ -128,15 +119,6 @@ def _check_steal(options: RunOptions, arguments: argparse.Namespace) -> None:
             "is missing",
             "put it after --, as in `-- python app.py`; or name the port of a process that runs already: --port 8080",
         )
-
-
-@contextlib.contextmanager
-def _as_flag(flag: str) -> Iterator[None]:
-    """Have an error name the flag."""
-    try:
-        yield
-    except InvalidFieldError as error:
-        raise InvalidFieldError(flag, error.value, error.problem, error.remedy) from error
 
 
 def _mode(text: str) -> Mode:

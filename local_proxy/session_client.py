@@ -15,12 +15,12 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
 import aiohttp
-from hairpin.model.session_json import session_from_json, spec_to_json
 
 from hairpin.api import SESSIONS, VERSION, Developer, error_of
 from hairpin.certificates import clock_skew_problem
 from hairpin.errors import HairpinError, NotFoundError, UnavailableError
 from hairpin.model.session import Session, SessionSpec
+from hairpin.model.session_json import session_from_json, spec_to_json
 
 ANSWER_SECONDS = 10.0
 """How long an answer may take."""

@@ -10,14 +10,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import yaml
-from hairpin.model.match_text import match_to_text
-from hairpin.model.session_json import session_to_json
 
 from hairpin.api import Developer, find_developer, read_developer
 from hairpin.errors import InvalidFieldError, NotFoundError
 from hairpin.model.environment import Environment, RoutingKey
 from hairpin.model.match import And
+from hairpin.model.match_text import format_match
 from hairpin.model.session import Mode, Session
+from hairpin.model.session_json import session_to_json
 from local_proxy.session_client import SessionClient
 
 _COLUMNS = ("NAME", "OWNER", "TARGET", "REQUESTS", "MODE", "PHASE", "TUNNEL", "AGE")
@@ -75,7 +75,7 @@ def requests_text(session: Session, routing_key: RoutingKey) -> str:
     parts = tuple(part for part in (environment, spec.match) if part is not None)
     if spec.mode is Mode.EGRESS or not parts:
         return "-"
-    return match_to_text(parts[0] if len(parts) == 1 else And(parts))
+    return format_match(parts[0] if len(parts) == 1 else And(parts))
 
 
 def _row(session: Session, routing_key: RoutingKey, now: datetime) -> tuple[str, ...]:
