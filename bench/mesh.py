@@ -39,14 +39,14 @@ class BenchMesh:
     def caller(self) -> str:
         """The URL of the caller's sidecar: the Host header says which service is called."""
         workload = self.mesh.workload("caller")
-        assert workload is not None  # noqa: S101 # it is in the document below
+        assert workload is not None  # it is in the document below
         return f"http://{workload.outbound}/"
 
     @property
     def direct(self) -> str:
         """The URL of the target's application itself."""
         workload = self.mesh.workload("target")
-        assert workload is not None  # noqa: S101 # likewise
+        assert workload is not None  # likewise
         return f"http://{workload.ports[0].app}/"
 
     def command(self, user: str, *arguments: str) -> list[str]:

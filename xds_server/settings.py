@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hairpin.errors import InvalidFieldError
 from hairpin.mesh.mesh_file import mesh_from_document
-from hairpin.mesh.reader import Reader
+from hairpin.model.reader import Reader
 from hairpin.yaml_file import load_yaml
 from xds_server.server.tokens import Caller, Role, TokenEntry
 

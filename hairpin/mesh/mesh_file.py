@@ -20,7 +20,6 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from hairpin.errors import InvalidFieldError
-from hairpin.model.reader import Reader
 from hairpin.model.environment import Carrier, RoutingKey
 from hairpin.model.mesh import (
     AGENT,
@@ -32,6 +31,7 @@ from hairpin.model.mesh import (
     SocketAddress,
     Workload,
 )
+from hairpin.model.reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,11 +16,11 @@ async def status(config: str | None) -> int:
     proxies = await fetch_proxies(config)
     refused = False
     for proxy in proxies:
-        sys.stdout.write(f"{proxy['node']}  {proxy['variant']}  since {proxy['connected']}\n")
+        sys.stdout.write(f"{proxy['node']['id']}  {proxy['variant']}  since {proxy['connectedSince']}\n")
         for name, state in proxy["types"].items():
             nack = state.get("nack")
             refused = refused or nack is not None
-            word = "in step" if state["sent"] == state["acked"] else "behind"
+            word = "in step" if state["synced"] else "behind"
             sys.stdout.write(f"  {name:<24} {'REFUSED: ' + nack['reason'] if nack else word}\n")
     return 1 if refused else 0
 

@@ -59,7 +59,7 @@ class MeshSupervisor:
         }
 
     @asynccontextmanager
-    async def running(self, progress: Callable[[str], None] = lambda line: None) -> AsyncIterator[MeshSupervisor]:
+    async def running(self, progress: Callable[[str], None] = lambda _: None) -> AsyncIterator[MeshSupervisor]:
         """The mesh, up and ready; down again at the end."""
         write_folder(self.folder, self.mesh)
         async with asyncio.TaskGroup() as tasks:

@@ -14,8 +14,10 @@ from envoy_data_plane.envoy.config.rbac.v3 import (
     Policy,
     Principal,
     PrincipalAuthenticated,
-    Rbac as RbacRules,
     RbacAction,
+)
+from envoy_data_plane.envoy.config.rbac.v3 import (
+    Rbac as RbacRules,
 )
 from envoy_data_plane.envoy.extensions.filters.http.rbac.v3 import Rbac as RbacFilter
 from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher

@@ -74,7 +74,7 @@ def entry_resources(mesh: Mesh) -> list[Resource]:
     if workload is None:
         raise ValueError(mesh.entry.service)
     default = outbound.cluster_name(workload.name, workload.namespace, workload.ports[0].number)
-    hosts = [outbound.service_host(s.cluster, s.hosts, unwrap=False) for s in services if s.identity]
+    hosts = [outbound.service_host(s.cluster, s.hosts, unwrap=False) for s in services if s.hosts]
     hosts.append(outbound.entry_host(default))
     clusters = [_resource(TypeUrl.CLUSTER, outbound.service_cluster(s.cluster, s.identity)) for s in services]
     return [

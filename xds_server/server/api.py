@@ -9,11 +9,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
-from hairpin.model.session_json import session_from_json, session_to_json
 
 import hairpin
 from hairpin.errors import ConflictError, HairpinError, InvalidFieldError, NotFoundError
 from hairpin.model.mesh import AGENT
+from hairpin.model.session_json import session_from_json, session_to_json
 from xds_server.server.tokens import Caller, ForbiddenError, Role, Tokens, UnauthorizedError
 from xds_server.server.watch import Watchers
 from xds_server.sources.leases import utcnow
@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from hairpin.certificates import CertificateAuthority
-
     from hairpin.model.match import Match
     from hairpin.model.session import Session
-    from xds_server.server.ads import ProxyRegistry
+    from xds_server.server.registry import ProxyRegistry
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +161,6 @@ class SessionApi:
                 "identity": identity,
                 "notAfter": certificate.not_after.isoformat(),
             },
-            status=201,
         )
 
     async def reports(self, request: web.Request) -> web.Response:

@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hairpin.certificates import CertificateAuthority, new_key_and_request
-from hairpin.errors import HairpinError
+from hairpin.errors import HairpinError, UnavailableError
 from hairpin.mesh.sidecar import XDS_SERVER_NAME
 from hairpin.model.mesh import AGENT
 from hairpin.model.session import AgentAddress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from hairpin.model.mesh import Mesh
-
+    from xds_server.model.node import Node
+    from xds_server.server.ads import Authorize
+    from xds_server.server.registry import PeerIdentity
     from xds_server.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -62,33 +64,78 @@ async def _run(config: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving(settings: Settings):  # type: ignore[no-untyped-def] # noqa: ANN201
+async def serving(settings: Settings) -> AsyncIterator[None]:
     """Everything that the control plane does, until the context ends."""
     from aiohttp import web  # noqa: PLC0415
 
     from xds_server.cache.snapshot_cache import SnapshotCache  # noqa: PLC0415
-    from xds_server.delivery.admission import admit  # noqa: PLC0415
     from xds_server.delivery.ads import AdsDelivery  # noqa: PLC0415
     from xds_server.delivery.validate import MatchValidator  # noqa: PLC0415
     from xds_server.server.ads import AdsServer  # noqa: PLC0415
     from xds_server.server.api import SessionApi  # noqa: PLC0415
+    from xds_server.server.credentials import ServerIdentity, server_credentials  # noqa: PLC0415
+    from xds_server.server.registry import ProxyRegistry  # noqa: PLC0415
     from xds_server.server.tokens import Tokens  # noqa: PLC0415
     from xds_server.sources.leases import LeaseKeeper  # noqa: PLC0415
     from xds_server.sources.sessions import SessionTable  # noqa: PLC0415
 
-    mesh = settings.mesh
+    mesh, listen = settings.mesh, settings.mesh.control_plane
     authority = CertificateAuthority.load(settings.authority)
     table = SessionTable(mesh, authority, agents=agent_addresses(mesh), agent_identity=mesh.identity(AGENT))
-    cache = SnapshotCache()
-    delivery = AdsDelivery(mesh, table, cache)
-    delivery.refresh()
-    key, request = new_key_and_request()
-    certificate = authority.sign(
-        request, dns=(XDS_SERVER_NAME, "localhost"), ips=("127.0.0.1",), lifetime=SERVER_CERTIFICATE_LIFETIME
+    cache, registry = SnapshotCache(), ProxyRegistry()
+    AdsDelivery(mesh, table, cache).refresh()
+    key, chain = server_certificate(authority)
+    identity = ServerIdentity(key=key, chain=chain, authorities=settings.mesh_authority + authority.certificate)
+    ads = AdsServer(
+        cache=cache,
+        registry=registry,
+        authorize=authorizer(mesh),
+        credentials=server_credentials(lambda: identity),
+        host=listen.xds.host,
+        port=listen.xds.port,
     )
-    trusted = settings.mesh_authority + authority.certificate
-    del admit, MatchValidator, AdsServer, SessionApi, Tokens, LeaseKeeper, trusted, web, key, certificate
-    yield
+    ads.ready.set()  # sessions live in memory: there is nothing to wait for
+    api = SessionApi(table, Tokens(settings.tokens), authority, validate=MatchValidator(), registry=registry)
+    runner = web.AppRunner(api.application(), access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    site = web.TCPSite(runner, listen.api.host, listen.api.port, ssl_context=_tls(key, chain))
+    try:
+        async with ads, asyncio.TaskGroup() as tasks:
+            keeper = tasks.create_task(LeaseKeeper(table).run())
+            await site.start()
+            yield
+            keeper.cancel()
+            api.close()
+    except OSError as error:
+        raise UnavailableError(f"the control plane can't listen: {error}") from error
+    finally:
+        await runner.cleanup()
+
+
+def server_certificate(authority: CertificateAuthority) -> tuple[str, str]:
+    """The control plane's own key and certificate chain, of hairpin's CA."""
+    key, request = new_key_and_request()
+    names = (XDS_SERVER_NAME, "localhost")
+    certificate = authority.sign(request, dns=names, ips=("127.0.0.1",), lifetime=SERVER_CERTIFICATE_LIFETIME)
+    return key, certificate.chain
+
+
+def authorizer(mesh: Mesh) -> Authorize:
+    """Which group a proxy gets: its certificate decides."""
+    from xds_server.delivery.admission import admit  # noqa: PLC0415
+    from xds_server.server.errors import ForbiddenProxyError  # noqa: PLC0415
+
+    group_of = admit(mesh)
+
+    def authorize(peer: PeerIdentity, node: Node) -> str:
+        group = group_of(peer.uris, node.id)
+        if group is None:
+            raise ForbiddenProxyError(
+                f"{node.id!r} is not a proxy of {peer}: its certificate decides what it may fetch"
+            )
+        return group
+
+    return authorize
 
 
 def agent_addresses(mesh: Mesh) -> tuple[AgentAddress, ...]:

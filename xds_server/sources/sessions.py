@@ -13,19 +13,17 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
-from hairpin.model.conflict import Holding, check_conflict
-from hairpin.model.names import session_name
-from hairpin.model.suggest import did_you_mean
-
 from hairpin.errors import InvalidFieldError, NotFoundError
+from hairpin.model.conflict import Holding, check_conflict
 from hairpin.model.match import And, Match
+from hairpin.model.names import session_name
 from hairpin.model.session import AgentAddress, Condition, Mode, Phase, Session, SessionSpec, SessionStatus
+from hairpin.model.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hairpin.certificates import CertificateAuthority
-
     from hairpin.model.environment import RoutingKey
     from hairpin.model.mesh import Mesh, ServicePort, Workload
 

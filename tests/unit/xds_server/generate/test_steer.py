@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hairpin.model.environment import Environment
 from hairpin.model.mesh import SocketAddress
