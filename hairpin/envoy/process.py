@@ -204,6 +204,16 @@ class ManagedEnvoy:
             return
         check_addresses(self.name, self._bootstrap)
         binary = find_envoy()
+        try:
+            command = self._command(binary, self._write_bootstrap())
+            self._lines.clear()
+            self._child = await Child.spawn(
+                command, on_stdout=self._on_line, on_stderr=self._on_stderr, on_exit=self._exited, leash=self._leash
+            )
+        except OSError as e:
+            raise HairpinError(f"{self.name}: Envoy can't be started: {e}") from e
+
+    def _write_bootstrap(self) -> Path:
         private_directory(self._directory)
         remove_admin_socket(self._admin)
         path = admin_socket(self._directory)
@@ -211,19 +221,15 @@ class ManagedEnvoy:
         admin = {**self._bootstrap.get("admin", {}), "address": {"pipe": {"path": str(path), "mode": 0o600}}}
         file = self._directory / "bootstrap.json"
         write_private(file, json.dumps({**self._bootstrap, "admin": admin}, indent=1).encode())
-        self._lines.clear()
-        command = [
-            *(str(binary), "--config-path", str(file), "--disable-hot-restart"),
+        return file
+
+    def _command(self, binary: Path, bootstrap: Path) -> list[str]:
+        return [
+            *(str(binary), "--config-path", str(bootstrap), "--disable-hot-restart"),
             *("--concurrency", str(self._concurrency), "--file-flush-interval-msec", str(FLUSH_MILLISECONDS)),
             *("--log-level", self._log_level, "--log-format", LOG_FORMAT, "--log-format-escaped"),
             *self._arguments,
         ]
-        try:
-            self._child = await Child.spawn(
-                command, on_stdout=self._on_line, on_stderr=self._on_stderr, on_exit=self._exited, leash=self._leash
-            )
-        except OSError as e:
-            raise HairpinError(f"{self.name}: Envoy can't be started: {e}") from e
 
     async def _until_ready(self) -> None:
         child, pause = self._child, 0.01

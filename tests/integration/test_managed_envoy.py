@@ -162,13 +162,13 @@ async def test_not_restarted_when_that_is_not_wanted(port, tmp_path):
 async def test_a_port_taken_meanwhile_is_waited_for(port, tmp_path, http, caplog):
     async with ManagedEnvoy("e", hello(port), tmp_path) as envoy:
         assert envoy.pid is not None
-        os.kill(envoy.pid, signal.SIGSTOP)  # else it could be back before the port is taken
+        os.kill(envoy.pid, signal.SIGKILL)
         with contextlib.ExitStack() as stack:
-            os.kill(envoy.pid, signal.SIGKILL)
-            while envoy.pid is not None:  # no await: the loop hears of the end only after the port is taken
-                if not running(envoy.pid):
+            taken = False
+            while not taken:  # no await: the loop hears of the end only after the port is taken
+                with contextlib.suppress(OSError):
                     stack.enter_context(listening(port))
-                    break
+                    taken = True
             await eventually(lambda: sum("the port is taken by" in m for m in caplog.messages) > 1, what="two attempts")
             assert envoy.restarts == 0
         await eventually(lambda: envoy.restarts, what="it is restarted")
@@ -422,6 +422,12 @@ async def test_a_port_of_another_envoy_is_taken_too(port, tmp_path):
     async with ManagedEnvoy("one", hello(port), tmp_path / "1") as one:
         with pytest.raises(HairpinError, match=rf"127\.0\.0\.1:{port}: the port is taken by envoy \(pid {one.pid}\)"):
             await ManagedEnvoy("two", hello(port), tmp_path / "2").start()
+
+
+async def test_a_directory_that_can_not_be_is_an_error_for_the_user(port, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HairpinError, match="e: Envoy can't be started: .*Not a directory: .*file"):
+        await ManagedEnvoy("e", hello(port), tmp_path / "file" / "e").start()
 
 
 async def test_a_block_that_can_not_start_raises_the_plain_error(tmp_path):

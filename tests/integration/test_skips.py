@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.skips import everything_must_run, is_expected, patterns
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 SKIPS = """
 import pytest
 @pytest.mark.skip(reason="because")
