@@ -73,6 +73,7 @@ def egress_listener(settings: AgentSettings) -> Config:
         early_header_mutation_extensions=[forget],
         filters=(who, judge),
         route_config={"virtual_hosts": hosts, "ignore_port_in_host_matching": True},
+        local_reply_config={"body_format": {"text_format_source": {"inline_string": ""}}},
         upgrade_configs=[{"upgrade_type": "CONNECT"}],
         http2_protocol_options={
             "allow_connect": True,

@@ -217,9 +217,12 @@ def _egress_listener(settings: LaptopSettings) -> Config:
         ],
     )
     with_port = {"name": ":authority", "string_match": {"safe_regex": {"regex": r".*:[0-9]+"}}}
+    # A CONNECT shares one connection to the agent with all others: nothing of it may tell them apart.
+    forget = {"envoy.filters.http.set_filter_state": message("config.route.v3.FilterConfig", disabled=True)}
     routes = (
         {
             "match": {"connect_matcher": {}},
+            "typed_per_filter_config": forget,
             "route": {"cluster": "egress", "timeout": "0s", **_FOREVER, "upgrade_configs": [_CONNECT]},
         },
         {"match": {"prefix": "/", "headers": [with_port]}, "route": {"cluster": "plain", "timeout": "0s"}},

@@ -215,7 +215,10 @@ def downstream_tls(
 ) -> Config:
     """The transport socket of a listener that demands a certificate of its own authority, and of `peers` if given."""
     context = _common_tls(identity, peers, alpn)
-    fields = {"require_client_certificate": True, "common_tls_context": context, **fields}
+    # A resumed session has no certificate verified: Envoy then calls its client unauthenticated, and one whose
+    # certificate has expired since would come back.
+    no_resumption = {"disable_stateless_session_resumption": True, "disable_stateful_session_resumption": True}
+    fields = {"require_client_certificate": True, "common_tls_context": context, **no_resumption, **fields}
     return typed("envoy.transport_sockets.tls", "extensions.transport_sockets.tls.v3.DownstreamTlsContext", **fields)
 
 
@@ -224,7 +227,7 @@ def upstream_tls(
 ) -> Config:
     """The transport socket of a cluster, with our certificate, demanding one of `peers` there."""
     context = _common_tls(identity, peers, alpn)
-    fields = {"common_tls_context": context, **({"sni": sni} if sni else {}), **fields}
+    fields = {"common_tls_context": context, "max_session_keys": 0, **({"sni": sni} if sni else {}), **fields}
     return typed("envoy.transport_sockets.tls", "extensions.transport_sockets.tls.v3.UpstreamTlsContext", **fields)
 
 
