@@ -426,7 +426,7 @@ async def test_a_port_of_another_envoy_is_taken_too(port, tmp_path):
 
 async def test_a_directory_that_can_not_be_is_an_error_for_the_user(port, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(HairpinError, match="e: Envoy can't be started: .*Not a directory: .*file"):
+    with pytest.raises(HairpinError, match=r"e: Envoy can't be started: .*Not a directory: .*file"):
         await ManagedEnvoy("e", hello(port), tmp_path / "file" / "e").start()
 
 
