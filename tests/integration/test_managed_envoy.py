@@ -330,7 +330,7 @@ async def test_an_idle_connection_does_not_hold_up_the_stop(port, tmp_path):
 
 async def test_access_log_lines_arrive_while_it_runs(port, tmp_path, http):
     lines: list[bytes] = []
-    log = config.json_log(path="", way="%REQ(:PATH)%", status="%RESPONSE_CODE%")
+    log = config.json_log(path="%REQ(:PATH)%", status="%RESPONSE_CODE%")
     async with ManagedEnvoy("e", hello(port, access_log=[log]), tmp_path, on_line=lines.append):
         for number in range(50):
             await http(f"http://{HOST}:{port}/{number}")
@@ -339,17 +339,17 @@ async def test_access_log_lines_arrive_while_it_runs(port, tmp_path, http):
         assert (await http(f"http://{HOST}:{port}{long}")).status == 200
         await eventually(lambda: len(lines) == 51, what="the long line")
     entries = [json.loads(line) for line in lines]
-    assert [entry["way"] for entry in entries] == [f"/{number}" for number in range(50)] + [long]
+    assert [entry["path"] for entry in entries] == [f"/{number}" for number in range(50)] + [long]
     assert {entry["status"] for entry in entries} == {200}
 
 
 async def test_lines_of_the_last_moment_are_not_lost(port, tmp_path, http):
     lines: list[bytes] = []
-    log = config.json_log(path="", way="%REQ(:PATH)%")
+    log = config.json_log(path="%REQ(:PATH)%")
     async with ManagedEnvoy("e", hello(port, access_log=[log]), tmp_path, on_line=lines.append):
         for number in range(20):
             await http(f"http://{HOST}:{port}/{number}")
-    assert [json.loads(line)["way"] for line in lines] == [f"/{number}" for number in range(20)]
+    assert [json.loads(line)["path"] for line in lines] == [f"/{number}" for number in range(20)]
 
 
 async def test_its_log_goes_to_ours_without_the_noise(port, tmp_path, caplog):
