@@ -111,7 +111,7 @@ class Judge:
         """The first address of an authority; none if any of its addresses is forbidden."""
         match = _AUTHORITY.fullmatch(authority)
         port = int(match["port"] or _DEFAULT_PORT) if match else 0
-        if not match or not 0 < port <= _LAST_PORT:
+        if not match or not 0 < port <= _LAST_PORT or not _is_ipv6(match["six"] or "::"):
             return Verdict(HTTPStatus.BAD_REQUEST, reason=f"{authority!r} is no host and port")
         host = match["six"] or match["host"]
         try:
@@ -140,9 +140,17 @@ class Judge:
         application.router.add_get("/", self.handle)
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
-        socket_path.unlink(missing_ok=True)  # noqa: ASYNC240 # once, at start
+        socket_path.unlink(missing_ok=True)  # once, at start
         await web.UnixSite(runner, str(socket_path)).start()
         return runner
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _one_line(text: str) -> str:

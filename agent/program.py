@@ -10,7 +10,6 @@ from http import HTTPStatus
 from ipaddress import ip_network
 
 from aiohttp import web
-from hairpin.envoy.process import ManagedEnvoy
 
 from agent.bootstrap import agent_bootstrap, request_log_rate
 from agent.control_plane import ControlPlaneClient
@@ -18,6 +17,7 @@ from agent.judge import Judge
 from agent.reports import GAUGES, Reports
 from agent.settings import AgentSettings
 from hairpin.envoy.config import write_atomically
+from hairpin.envoy.process import ManagedEnvoy
 from hairpin.errors import HairpinError
 from hairpin.files import private_directory
 

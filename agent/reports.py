@@ -81,6 +81,7 @@ class Reports:
             if self._tunnels_changed:
                 self._tunnels_changed = False
                 yield _line({"tunnels": sorted(self._sockets)})
+                continue  # another change since then goes before the requests
             if self._requests:
                 requests = list(self._requests)
                 self._requests.clear()

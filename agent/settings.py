@@ -34,8 +34,8 @@ import yaml
 
 from hairpin.envoy.config import Identity
 from hairpin.errors import InvalidFieldError, NotFoundError
-from hairpin.model.reader import Reader
 from hairpin.model.mesh import SocketAddress
+from hairpin.model.reader import Reader
 
 _LAST_PORT = 65535
 

@@ -20,7 +20,9 @@ from tests.support.tunnels import AgentProxy, Laptop, Tunnels, eventually, tunne
 
 pytestmark = pytest.mark.envoy
 
-PLAIN = sorted(name for name in PROTOCOLS if name in ("http1", "websocket", "sse", "upload", "upload_chunked", "download"))
+PLAIN = sorted(
+    name for name in PROTOCOLS if name in ("http1", "websocket", "sse", "upload", "upload_chunked", "download")
+)
 LOOPBACK = "127.0.0.1"
 
 
@@ -156,7 +158,9 @@ async def test_plain_requests_through_the_proxy_reach_the_mesh(world, name):
     await PROTOCOLS[name](proxy, "inventory", {}, "inventory")
 
 
-@pytest.mark.parametrize("authority", ["inventory", "inventory:8080", "INVENTORY.default", "x.default.svc.cluster.local"])
+@pytest.mark.parametrize(
+    "authority", ["inventory", "inventory:8080", "INVENTORY.default", "x.default.svc.cluster.local"]
+)
 async def test_names_of_the_mesh_go_to_the_sidecar(world, authority):
     async with (
         aiohttp.ClientSession() as client,
@@ -219,7 +223,9 @@ async def test_a_laptop_can_not_name_the_address_itself(world):
 
 
 async def test_without_a_judge_nothing_but_the_mesh_is_reached(world, tmp_path):
-    agent = await world.tunnels.agent("without-judge", mesh_outbound=SocketAddress(*world.app.http), services=("inventory",))
+    agent = await world.tunnels.agent(
+        "without-judge", mesh_outbound=SocketAddress(*world.app.http), services=("inventory",)
+    )
     agent.settings.judge_socket.unlink()
     agent.allow("alice")
     laptop = await world.tunnels.laptop("alice", agent, name="laptop-without-judge", tunnels=False)

@@ -107,7 +107,9 @@ async def test_a_certificate_takes_no_other_sessions_tunnel(world):
         return (await world.agent.envoy.admin.stats(rejected))[rejected] > before
 
     await eventually(refused, what="the handshake as another session is refused")
-    await eventually(lambda: any(line["event"] == "handshake_failure" for line in impostor.lines), what="its log says so")
+    await eventually(
+        lambda: any(line["event"] == "handshake_failure" for line in impostor.lines), what="its log says so"
+    )
     assert (await world.agent.get("dave")).status == 503
     assert "dave" not in world.agent.reports.tunnels
     await impostor.envoy.stop()
@@ -186,7 +188,9 @@ async def test_every_replica_has_a_tunnel_and_a_lost_replica_gets_it_back(world)
     first, second = await world.tunnels.agent("replica-0"), await world.tunnels.agent("replica-1")
     await world.tunnels.laptop("frank", first, second, app=world.app.http)
     for agent in (first, second):
-        await eventually(lambda agent=agent: agent.answers("frank"), what=f"frank answers through {agent.settings.name}")
+        await eventually(
+            lambda agent=agent: agent.answers("frank"), what=f"frank answers through {agent.settings.name}"
+        )
     for _ in range(3):
         first.signal(signal.SIGKILL)
         assert await second.answers("frank")

@@ -187,9 +187,7 @@ class Tunnels:
         identity = Identity(self._directory / f"id-{name}")
         key, request = new_key_and_request()
         chain = self.authority.sign(request, lifetime=timedelta(hours=1), **names).chain
-        write_identity(
-            identity, key=key.encode(), chain=chain.encode(), authority=self.authority.certificate.encode()
-        )
+        write_identity(identity, key=key.encode(), chain=chain.encode(), authority=self.authority.certificate.encode())
         return identity
 
     def agent_settings(self, name: str, **more: Any) -> AgentSettings:
@@ -252,7 +250,13 @@ class Tunnels:
         laptop.envoy = await self._start(name, laptop_bootstrap(settings), laptop.on_line)
         return laptop
 
-    async def _start(self, name: str, bootstrap: Config, on_line: Callable[[bytes], None], on_exit: Callable[[int], None] = lambda code: None) -> ManagedEnvoy:
+    async def _start(
+        self,
+        name: str,
+        bootstrap: Config,
+        on_line: Callable[[bytes], None],
+        on_exit: Callable[[int], None] = lambda code: None,
+    ) -> ManagedEnvoy:
         envoy = ManagedEnvoy(name, bootstrap, self._directory / name, on_line=on_line, on_exit=on_exit)
         await envoy.start()
         # A fixture begins and ends in different tasks, where a TaskGroup can't span the two.
