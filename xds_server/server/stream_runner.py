@@ -92,15 +92,19 @@ class StreamRunner:
             raise refused
 
     def stop(self) -> None:
-        """Have `run` end with NotReadyError."""
-        if self._reading is not None:
-            self._reading.reschedule(0)
+        """Have `run` end with NotReadyError, unless it is ending."""
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.reschedule(0)
 
     async def _read_requests(self) -> None:
         try:
             async with asyncio.timeout(None) as self._reading:  # `stop` lets it run out
-                while (encoded := await self._read()) is not None:
-                    self._take(encoded)
+                try:
+                    while (encoded := await self._read()) is not None:
+                        self._take(encoded)
+                finally:
+                    self._reading = None
         except TimeoutError:
             raise NotReadyError("the control plane is shutting down") from None
 
