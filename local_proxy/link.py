@@ -12,7 +12,7 @@ from pathlib import Path
 from hairpin.api import Developer
 from hairpin.certificates import new_key_and_request
 from hairpin.errors import HairpinError, NotFoundError, UnavailableError
-from hairpin.model.session import AgentAddress, Phase, Session, SessionSpec
+from hairpin.model.session import AgentAddress, Mode, Phase, Session, SessionSpec
 from local_proxy.console import Console
 from local_proxy.laptop import Laptop, certificate_end, reachable
 from local_proxy.messages import egress_text, request_text
@@ -37,6 +37,8 @@ SHORTEST_SECONDS = 1.0
 """Between two renewals at least."""
 WAKE_SECONDS = 5.0
 """How often the clock is looked at: sleeping machines don't count the seconds of a timer."""
+ACTIVE_SECONDS = 3.0
+"""How long to wait for sidecars before the user is told that requests come here."""
 _LIVELY = (Phase.ACTIVE, Phase.READY)
 
 
@@ -154,6 +156,9 @@ class Link:
             await self._laptop.serve(listener.host, listener.port)
         self._listener = listener
         await self._notify()
+        if listener is not None and self.session.spec.mode is Mode.STEAL:
+            # The control plane says Active when the target's sidecars have the rule: "takes the requests" is then true.
+            await self._until(lambda session: session.status.phase is Phase.ACTIVE, ACTIVE_SECONDS)
 
     # One session
 
@@ -266,7 +271,7 @@ class Link:
             now = datetime.now(UTC)
             half = now + (certificate_end(self.session.status.certificate) - now) / 2
             await asyncio.sleep(SHORTEST_SECONDS)
-            while (rest := (half - datetime.now(UTC)).total_seconds()) > 0:
+            while (rest := (half - datetime.now(UTC)).total_seconds()) > 0:  # noqa: ASYNC110 - the clock sets no event
                 await asyncio.sleep(min(rest, WAKE_SECONDS))
             key, request = new_key_and_request()
             update = self._api.update
@@ -289,8 +294,9 @@ class Link:
             if await self._until(is_up, LOST_SECONDS):
                 patience = first
                 continue
-            while not await reachable(agent):  # noqa: ASYNC110 - another process
-                await asyncio.sleep(REACHABLE_INTERVAL)
+            while not await reachable(agent) or (self._laptop is not None and self._laptop.dialling()):
+                if await self._until(is_up, REACHABLE_INTERVAL):
+                    break
             if self._laptop is not None and not is_up(self.session):
                 self._laptop.redial(agent)
             patience = first if await self._until(is_up, patience) else min(2 * patience, longest)

@@ -118,7 +118,7 @@ def write_folder(folder: MeshFolder, mesh: Mesh) -> None:
     for name in ("certificates", "identities", "agents", "developers", "run"):
         shutil.rmtree(folder.root / name, ignore_errors=True)
     for name in ("agents", "developers", "logs", "run"):
-        (folder.root / name).mkdir(mode=0o700, exist_ok=True)
+        (folder.root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
     mesh_ca = CertificateAuthority.create("hairpin embedded mesh")
     hairpin_ca = CertificateAuthority.create("hairpin")
     mesh_ca.save(folder.mesh_authority)

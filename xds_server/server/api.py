@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hairpin.model.match import Match
     from hairpin.model.session import Session
     from xds_server.server.registry import ProxyRegistry
+    from xds_server.server.settle import Settler
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class SessionApi:
         authority: signs the agents' certificates.
         validate: raises InvalidFieldError for a match that Envoy would refuse.
         registry: the proxies, for `GET /v1/proxies`.
+        settler: waits for sidecars.
     """
 
     def __init__(
@@ -61,12 +63,14 @@ class SessionApi:
         *,
         validate: Callable[[Match], Awaitable[None]],
         registry: ProxyRegistry,
+        settler: Settler,
     ) -> None:
         self._table = table
         self._tokens = tokens
         self._authority = authority
         self._validate = validate
         self._registry = registry
+        self._settler = settler
         self._watchers = Watchers()
         table.listeners.append(self._on_change)
 
@@ -129,6 +133,7 @@ class SessionApi:
         session = self._owned(request, caller)
         change = _spec_patch(await _json(request))
         session = self._table.patch(session.name, utcnow(), **change)
+        await self._settle(session)
         return web.json_response(session_to_json(session))
 
     async def delete_session(self, request: web.Request) -> web.Response:
@@ -136,6 +141,7 @@ class SessionApi:
         caller = self._caller(request, Role.DEVELOPER)
         session = self._table.delete(self._owned(request, caller).name)
         log.info("session %s of %s ended by its owner", session.name, session.owner)
+        await self._settle(session)
         return web.json_response(session_to_json(session))
 
     async def list_proxies(self, request: web.Request) -> web.Response:
@@ -208,6 +214,10 @@ class SessionApi:
                 await _line(response, event)
         await response.write_eof()
         return response
+
+    async def _settle(self, session: Session) -> None:
+        if session.spec.target is not None:
+            await self._settler.settled(session.spec.target.name)
 
     def _on_change(self, change: Change, session: Session) -> None:
         self._watchers.change(session.name, _event(change, session), last=change is Change.DELETED)

@@ -75,6 +75,7 @@ async def serving(settings: Settings) -> AsyncIterator[None]:
     from xds_server.server.api import SessionApi  # noqa: PLC0415
     from xds_server.server.credentials import ServerIdentity, server_credentials  # noqa: PLC0415
     from xds_server.server.registry import ProxyRegistry  # noqa: PLC0415
+    from xds_server.server.settle import Settler  # noqa: PLC0415
     from xds_server.server.tokens import Tokens  # noqa: PLC0415
     from xds_server.sources.leases import LeaseKeeper  # noqa: PLC0415
     from xds_server.sources.sessions import SessionTable  # noqa: PLC0415
@@ -95,16 +96,20 @@ async def serving(settings: Settings) -> AsyncIterator[None]:
         port=listen.xds.port,
     )
     ads.ready.set()  # sessions live in memory: there is nothing to wait for
-    api = SessionApi(table, Tokens(settings.tokens), authority, validate=MatchValidator(), registry=registry)
+    settler = Settler(table, cache, registry)
+    api = SessionApi(
+        table, Tokens(settings.tokens), authority, validate=MatchValidator(), registry=registry, settler=settler
+    )
     runner = web.AppRunner(api.application(), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     site = web.TCPSite(runner, listen.api.host, listen.api.port, ssl_context=_tls(key, chain))
     try:
         async with ads, asyncio.TaskGroup() as tasks:
-            keeper = tasks.create_task(LeaseKeeper(table).run())
+            running = [tasks.create_task(LeaseKeeper(table).run()), tasks.create_task(settler.run())]
             await site.start()
             yield
-            keeper.cancel()
+            for task in running:
+                task.cancel()
             api.close()
     except OSError as error:
         raise UnavailableError(f"the control plane can't listen: {error}") from error

@@ -21,7 +21,7 @@ from hairpin.model.session import AgentAddress, Condition, Mode, Phase, Session,
 from hairpin.model.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from hairpin.certificates import CertificateAuthority
     from hairpin.model.environment import RoutingKey
@@ -71,6 +71,10 @@ class _Record:
     """When the session ends unless a tunnel comes up; None while one is up."""
     seen: bool = False
     """Whether a tunnel was ever up."""
+    served: bool = False
+    """Whether its requests are to be steered now."""
+    confirmed: bool = False
+    """Whether the target's sidecars have acknowledged that."""
 
 
 def effective_match(spec: SessionSpec, environment_match: Match | None) -> Match:
@@ -138,7 +142,7 @@ class SessionTable:
             (record.session, record.claimed.match)
             for record in self._records.values()
             if record.claimed is not None
-            and record.session.status.phase is Phase.ACTIVE
+            and record.served
             and (record.claimed.workload.name, record.claimed.port.number) == (workload, port)
         ]
 
@@ -213,6 +217,24 @@ class SessionTable:
         if self._tunnels.pop(agent, None) is not None:
             self._refresh(now)
             self._tell_agents()
+
+    # What sidecars acknowledge
+
+    def unconfirmed(self, workload: str) -> list[str]:
+        """The served sessions of a workload that its sidecars have not acknowledged yet."""
+        return [
+            name
+            for name, record in self._records.items()
+            if record.served and not record.confirmed and record.claimed and record.claimed.workload.name == workload
+        ]
+
+    def confirm(self, names: Iterable[str], now: datetime) -> None:
+        """The target's sidecars steer the requests of these sessions."""
+        for name in names:
+            record = self._records.get(name)
+            if record is not None and record.served:
+                record.confirmed = True
+                self._update(record, record.session, now)
 
     # Time
 
@@ -292,19 +314,18 @@ class SessionTable:
         elif status.tunnels:
             record.deadline = now + timedelta(seconds=session.spec.lease_seconds)
             status = dataclasses.replace(status, last_seen=now)
-        status = dataclasses.replace(status, tunnels=up, phase=self._phase(record, session.spec, up))
+        served, record.served = record.served, self._serves(record, session.spec, up)
+        record.confirmed = record.confirmed and record.served
+        status = dataclasses.replace(status, tunnels=up, phase=_phase(record, up))
         session = dataclasses.replace(session, status=status)
-        if session != record.session:
+        if session != record.session or served != record.served:
             record.session = session
             self._tell(Change.MODIFIED, session)
 
-    def _phase(self, record: _Record, spec: SessionSpec, up: tuple[str, ...]) -> Phase:
-        if not up:
-            return Phase.LOST if record.seen else Phase.PENDING
+    def _serves(self, record: _Record, spec: SessionSpec, up: tuple[str, ...]) -> bool:
         # A sidecar spreads requests over all replicas: one without the session's tunnel would send its share back.
-        everywhere = self.connected_agents <= set(up)
-        serves = record.claimed is not None and spec.mode is Mode.STEAL and spec.local_port is not None
-        return Phase.ACTIVE if serves and everywhere else Phase.READY
+        everywhere = bool(up) and self.connected_agents <= set(up)
+        return record.claimed is not None and spec.mode is Mode.STEAL and spec.local_port is not None and everywhere
 
     def _tell_agents(self) -> None:
         for listener in self.agent_listeners:
@@ -313,6 +334,12 @@ class SessionTable:
     def _tell(self, change: Change, session: Session) -> None:
         for listener in self.listeners:
             listener(change, session)
+
+
+def _phase(record: _Record, up: tuple[str, ...]) -> Phase:
+    if not up:
+        return Phase.LOST if record.seen else Phase.PENDING
+    return Phase.ACTIVE if record.confirmed else Phase.READY
 
 
 def environment_match(spec: SessionSpec, routing_key: RoutingKey) -> Match | None:

@@ -70,7 +70,7 @@ def test_served_while_its_tunnel_is_up_and_its_process_listens(table):
     table.report("hairpin-agent-0", frozenset({name}), at(1))
     assert table.get(name).status.phase is Phase.READY and served(table) == []
     table.patch(name, at(2), local_port=8080)
-    assert table.get(name).status.phase is Phase.ACTIVE and served(table) == [name]
+    assert served(table) == [name]
     table.patch(name, at(3), local_port=None)
     assert served(table) == []
     table.patch(name, at(4), local_port=8080)
@@ -184,3 +184,15 @@ def test_a_new_key_gets_a_new_certificate_of_the_same_name(table):
     renewed = table.patch(session.name, at(300), certificate_request=request)
     assert renewed.status.certificate != session.status.certificate
     assert tuple(certificate_names(renewed.status.certificate).dns) == (session.name,)
+
+
+def test_active_once_the_sidecars_have_acknowledged_it(table):
+    name = table.create("alice", spec(), NOON).name
+    bring_up(table, name)
+    assert served(table) == table.unconfirmed("checkout") == [name]
+    assert table.get(name).status.phase is Phase.READY
+    table.confirm([name], at(2))
+    assert table.get(name).status.phase is Phase.ACTIVE and table.unconfirmed("checkout") == []
+    table.patch(name, at(3), local_port=None)
+    table.confirm([name], at(4))
+    assert table.get(name).status.phase is Phase.READY
