@@ -37,10 +37,9 @@ class Request:
     headers: tuple[tuple[str, str], ...] = ()
     """In any case, repeated names included."""
 
-    def header(self, name: str) -> str | None:
-        """The header's values, joined as Envoy joins them; None if it isn't there."""
-        values = [value.strip(BLANKS) for key, value in self.headers if key.lower() == name]
-        return ("; " if name == "cookie" else ",").join(values) if values else None
+    def values(self, name: str) -> tuple[str, ...]:
+        """The values of the headers of this name."""
+        return tuple(value.strip(BLANKS) for key, value in self.headers if key.lower() == name)
 
 
 def matches(match: Match, request: Request) -> bool:
@@ -57,12 +56,11 @@ def matches(match: Match, request: Request) -> bool:
         case Path(value):
             return holds(value, _before(request.path, "?#"))
         case Header(name, value):
-            found = request.header(name)
-            return found is not None and (value is None or holds(value, found))
+            return any(value is None or holds(value, found) for found in request.values(name))
         case BaggageMember(name, value):
-            return _any_of(_baggage(request.header("baggage") or "", name), value)
+            return any(_any_of(_baggage(header, name), value) for header in request.values("baggage"))
         case TracestateMember(name, value):
-            return _any_of(_tracestate(request.header("tracestate") or "", name), value)
+            return any(_any_of(_tracestate(header, name), value) for header in request.values("tracestate"))
         case Query(name, value):
             return _any_of(_query(request.path, name), value)
 

@@ -34,7 +34,8 @@ class StringPredicate:
 class Header:
     """A request header. `value` None asks only that it is there.
 
-    Several headers of one name are joined by commas first, as Envoy does.
+    Of several headers of one name any may satisfy it: so Envoy's RBAC filter has judged since March 2026 (GHSA-ghc4-35x6-crw5);
+    before, it joined them by commas first.
     """
 
     name: str

@@ -15,17 +15,6 @@ from hairpin.model.match_rules import DEEPEST, LARGEST, METHOD, SUBJECTS, Subjec
 from hairpin.model.shape import Field, JsonSchema, ListOf, Record, UnfitError, shown
 from hairpin.model.suggest import closest
 
-__all__ = [
-    "DEEPEST",
-    "check_header",
-    "check_key",
-    "check_method",
-    "check_query",
-    "check_value",
-    "match_from_json",
-    "match_schema",
-    "match_to_json",
-]
 _WORDS = (*SUBJECTS, "method", "and", "or", "not")
 PRESENT = "present"
 
@@ -170,28 +159,3 @@ def match_schema() -> JsonSchema:
         "minProperties": 1,
         "maxProperties": 1,
     }
-
-
-def check_value(kind: StringKind, value: str, field: str, word: str = "header") -> StringPredicate:
-    """A predicate on what `word` is about, checked."""
-    return StringPredicate(kind, SUBJECTS[word].values[kind].read(value, field))
-
-
-def check_header(name: str, field: str) -> str:
-    """A header's name, checked."""
-    return SUBJECTS["header"].name.read(name, field)
-
-
-def check_key(key: str, field: str) -> str:
-    """A key of `baggage` or `tracestate`, checked as far as both agree."""
-    return SUBJECTS["baggage"].name.read(key, field)
-
-
-def check_query(name: str, field: str) -> str:
-    """A query parameter's name, checked."""
-    return SUBJECTS["query"].name.read(name, field)
-
-
-def check_method(name: str, field: str) -> str:
-    """A method, checked."""
-    return METHOD.read(name.upper(), field)

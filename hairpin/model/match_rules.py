@@ -129,7 +129,7 @@ SUBJECTS: dict[str, Subject] = {
             ),
             values=_values("a header's value", _TEXT, "drop blanks at its ends and control characters", edge=_EDGE),
             make=Header,
-            description="A request header; several of one name are joined by commas.",
+            description="A request header; any of several of one name.",
         ),
         Subject(
             word="baggage",

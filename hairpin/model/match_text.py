@@ -1,265 +1,308 @@
-r"""The match language of the command line, for people who type it into a shell.
+"""The match language of the command line, made for people who type it into a shell (docs/match.md).
 
     header x-user=42 and path ^/api
-    not (method GET,HEAD or header x-debug) and query q~"[0-9]+"
-    baggage env=alice or tracestate env^=team-
+    not (method GET,HEAD or header x-debug) and query id~[0-9]+
 
-An atom is `header|query NAME`, `baggage|tracestate KEY`, alone (it is there) or with an operator and a value; `path` and a
-value; or `method` and one or more methods. `=` exact, `!=` not that value, `^=` prefix, `$=` suffix, `*=` contains, `~`
-regular expression (RE2, the whole value). A path takes its operator in front: `/exact`, `^/prefix`, `$suffix`, `*contains`,
-`~regex`. `and` binds closer than `or`. Quotes, single or double, around what has spaces or begins with an operator; `\` escapes
-in them.
+A condition is a word (`header`, `baggage`, `tracestate`, `query`, `path`, `method`), mostly a name, and an operator with a
+value: `=` exactly, `!=` not so, `^=` begins, `$=` ends, `*=` contains, `~` a regular expression of RE2. With a path the
+operators stand in front: `/exact`, `^/prefix`, `$suffix`, `*part`, `~regex`. `not` binds closer than `and`, `and` than `or`.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NoReturn
+from functools import partial
+from typing import NoReturn
 
 from hairpin.errors import InvalidFieldError
-from hairpin.model.match import (
-    And,
-    BaggageMember,
-    Header,
-    Match,
-    Method,
-    Not,
-    Or,
-    Path,
-    Query,
-    StringKind,
-    StringPredicate,
-    TracestateMember,
-)
-from hairpin.model.match_json import (
-    DEEPEST,
-    check_header,
-    check_key,
-    check_method,
-    check_query,
-    check_value,
-    match_from_json,
-    match_to_json,
-)
-from hairpin.model.suggest import did_you_mean
+from hairpin.model.match import And, Match, Method, Not, Or, StringKind, StringPredicate
+from hairpin.model.match_rules import DEEPEST, METHOD, METHODS, SUBJECTS, Subject, check_bounds, subject_of
+from hairpin.model.scanner import Scanner
+from hairpin.model.shape import UnfitError
+from hairpin.model.suggest import closest
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-ATOMS = ("header", "baggage", "tracestate", "path", "method", "query")
-WORDS = (*ATOMS, "and", "or", "not")
+LONGEST = 4096
+"""Characters of a match."""
 OPERATORS = {
+    "=": StringKind.EXACT,
     "^=": StringKind.PREFIX,
     "$=": StringKind.SUFFIX,
     "*=": StringKind.CONTAINS,
-    "~=": StringKind.REGEX,
     "~": StringKind.REGEX,
-    "=": StringKind.EXACT,
 }
-SIGNS = {"^": StringKind.PREFIX, "$": StringKind.SUFFIX, "*": StringKind.CONTAINS, "~": StringKind.REGEX}
-_OPERATOR = re.compile(r"!=|\^=|\$=|\*=|~=|~|=")
-_NAME = re.compile(r"[A-Za-z0-9_.%+@/\[\]-]+")
-_SPACE = re.compile(r"\s*")
+SIGNS = {
+    "": StringKind.EXACT,
+    "^": StringKind.PREFIX,
+    "$": StringKind.SUFFIX,
+    "*": StringKind.CONTAINS,
+    "~": StringKind.REGEX,
+}
+"""The operators of a path."""
+CONNECTIVES = ("and", "or", "not")
+WORDS = (*SUBJECTS, "method")
+
+_OPERATOR = re.compile(r"!=|\^=|\$=|\*=|=|~")
+_SIGN = re.compile(r"!=|[\^$*]=?|~|=|")
+_NAME = re.compile(r":?[A-Za-z0-9_.@/%+\[\]-]+")
+_PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,;?&^$*|\[\]{}<>!#-][A-Za-z0-9_./:@%+,;?&^$*|\[\]{}<>!#=~-]*")
+"""Values that need no quotes."""
+_CHUNK = re.compile(r"[^\s()]+")
+_METHODS_OPERATOR = re.compile(r"!=|=|")
 
 
 def parse_match(text: str, field: str = "--match") -> Match:
     """Read a match.
 
+    Args:
+        text: what was typed.
+        field: where, for errors.
+
     Raises:
-        InvalidFieldError: it can't be read; the error shows where.
+        InvalidFieldError: it can't be read; shows where, what was found and what would be right.
     """
-    parser = _Parser(text, field)
-    match = parser.disjunction(1)
-    parser.space()
-    if parser.at < len(text):
-        parser.fail("is not understood from here on", "join predicates with `and` or `or`")
-    return match_from_json(match_to_json(match), field)  # bounds, once for all
+    if len(text) > LONGEST:
+        raise InvalidFieldError(field, text[:80] + "…", f"is {len(text)} characters long", f"use {LONGEST} at most")
+    return _Parser(text, field).parse()
 
 
 def format_match(match: Match) -> str:
-    """Write a match; `parse_match` reads it back."""
+    """Write a match; `parse_match` reads it again, as long as each `and` and `or` joins two or more.
+
+    Raises:
+        ValueError: an `and` or `or` joins nothing, for which the language has no word.
+    """
     match match:
+        case Or(parts) if len(parts) > 1 and all(isinstance(part, Method) for part in parts):
+            return "method " + ",".join(part.name for part in parts if isinstance(part, Method))
         case And(parts) | Or(parts):
-            word = " and " if isinstance(match, And) else " or "
-            return word.join(_grouped(part) for part in parts) if len(parts) > 1 else _grouped(parts[0])
+            if len(parts) < 2:  # noqa: PLR2004 - nothing to join
+                [only] = parts
+                return format_match(only)
+            return (" and " if isinstance(match, And) else " or ").join(_grouped(part, match) for part in parts)
         case Not(part):
-            return f"not {_grouped(part)}"
+            return f"not {_grouped(part, match)}"
         case Method(name):
             return f"method {name}"
-        case Path(value):
-            sign = next((sign for sign, kind in SIGNS.items() if kind is value.kind), "")
-            return f"path {sign}{_quoted(value.value)}"
-        case Header(name, value):
-            return f"header {_atom(name, value)}"
-        case Query(name, value):
-            return f"query {_atom(name, value)}"
-        case BaggageMember(key, value):
-            return f"baggage {_atom(key, value)}"
-        case TracestateMember(key, value):
-            return f"tracestate {_atom(key, value)}"
+        case _:
+            return _format_condition(match)
 
 
-def _grouped(match: Match) -> str:
-    text = format_match(match)
-    return f"({text})" if isinstance(match, And | Or) else text
+def _grouped(part: Match, around: Match) -> str:
+    text = format_match(part)
+    joins = isinstance(part, And | Or) and len(part.parts) > 1 and not text.startswith("method ")
+    # What binds closer needs no parentheses.
+    return f"({text})" if joins and not (isinstance(part, And) and isinstance(around, Or)) else text
 
 
-def _atom(name: str, value: StringPredicate | None) -> str:
-    left = name if _NAME.fullmatch(name) else _in_quotes(name)
+def _format_condition(match: Match) -> str:
+    found = subject_of(match)
+    assert found is not None  # noqa: S101 - the other kinds are written above
+    subject, name, value = found
+    if not subject.name_field:
+        sign = next(sign for sign, kind in SIGNS.items() if value is not None and kind is value.kind)
+        return f"{subject.word} {sign}{_quoted_if_needed(value.value if value else '')}"
+    name = name if _NAME.fullmatch(name) and name not in CONNECTIVES else _quoted(name)
     if value is None:
-        return left
-    operator = next(sign for sign, kind in OPERATORS.items() if kind is value.kind and sign != "~=")
-    return f"{left}{operator}{_quoted(value.value)}"
+        return f"{subject.word} {name}"
+    operator = next(operator for operator, kind in OPERATORS.items() if kind is value.kind)
+    return f"{subject.word} {name}{operator}{_quoted_if_needed(value.value)}"
+
+
+def _quoted_if_needed(text: str) -> str:
+    plain = _PLAIN.fullmatch(text) and text not in CONNECTIVES and not text.endswith("/*")
+    return text if plain else _quoted(text)
 
 
 def _quoted(text: str) -> str:
-    return text if re.fullmatch(r"[A-Za-z0-9_./:@%+,;&?=-][A-Za-z0-9_./:@%+,;&?=^$*~|-]*", text) else _in_quotes(text)
+    return '"' + text.replace('"', '""') + '"'
 
 
-def _in_quotes(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+class _Parser(Scanner):
+    def parse(self) -> Match:
+        match = self.alternatives(1)
+        self.skip_blanks()
+        if self.at < len(self.text):
+            self.fail_between()
+        try:
+            check_bounds(match)
+        except UnfitError as error:
+            self.fail(0, len(self.text), error.problem, error.remedy)
+        return match
 
+    def alternatives(self, level: int) -> Match:
+        parts = [self.conjunction(level)]
+        while self.take_word("or"):
+            parts.append(self.conjunction(level))
+        return parts[0] if len(parts) == 1 else Or(tuple(parts))
 
-class _Parser:
-    def __init__(self, text: str, field: str) -> None:
-        self.text = text
-        self.at = 0
-        self._field = field
+    def conjunction(self, level: int) -> Match:
+        parts = [self.negation(level)]
+        while self.take_word("and"):
+            parts.append(self.negation(level))
+        return parts[0] if len(parts) == 1 else And(tuple(parts))
 
-    def fail(self, problem: str, remedy: str, at: int | None = None) -> NoReturn:
-        """Point at the place."""
-        at = self.at if at is None else at
-        rest = self.text[at:]
-        shown = f"{self.text[:at]}»{rest}" if rest.strip() else f"{self.text} »"
-        raise InvalidFieldError(self._field, shown, problem, remedy)
+    def negation(self, level: int) -> Match:
+        self.skip_blanks()
+        opened = self.at
+        if level > 2 * DEEPEST:  # parentheses around one thing alone add nothing to the match's own depth
+            self.fail(opened, opened + 1, "is nested too deep", f"use {DEEPEST} levels at most")
+        if self.take_word("not"):
+            return Not(self.negation(level + 1))
+        if not self.take("("):
+            return self.condition()
+        match = self.alternatives(level + 1)
+        self.skip_blanks()
+        if not self.take(")"):
+            if self.at < len(self.text):
+                self.fail_between()
+            self.fail(opened, opened + 1, "is not closed", "add a ) where it ends")
+        return match
 
-    def space(self) -> None:
-        found = _SPACE.match(self.text, self.at)
-        self.at = found.end() if found else self.at
+    def condition(self) -> Match:
+        word = self.chunk()
+        if word not in WORDS:
+            self.fail_condition()
+        self.at += len(word)
+        self.skip_blanks()
+        if word == "method":
+            return self.methods()
+        subject = SUBJECTS[word]
+        return self.named(subject) if subject.name_field else self.path(subject)
 
-    def word(self) -> str:
-        """The word that stands here, not taken."""
-        self.space()
-        found = re.compile(r"[A-Za-z]+(?=[\s()]|$)").match(self.text, self.at)
-        return found[0].lower() if found else ""
+    def named(self, subject: Subject) -> Match:
+        start = self.at
+        name = self.quoted() if self.peek() in ('"', "'") else self.matched(_NAME)
+        if not name or (name in CONNECTIVES and self.text[start] not in "\"'"):
+            example = (
+                f"{subject.word} x-user=42"
+                if subject.word == "header"
+                else f"{subject.word} {subject.name_field}=value"
+            )
+            self.fail(
+                start, start + len(name), f"stands where {subject.name.what} should", f"write it as in `{example}`"
+            )
+        name = self.checked(start, lambda: subject.name.read(name, self.field))
+        before = self.at
+        self.skip_blanks()
+        operator = self.matched(_OPERATOR)
+        if not operator:
+            self.at = before
+            if self.peek() not in ("", " ", "\t", "\n", ")"):
+                end = before + 1
+                self.fail(
+                    before,
+                    end,
+                    "is no operator",
+                    f"use one of {' '.join(('!=', *OPERATORS))}, or put the name in quotes",
+                )
+            return subject.make(name, None)
+        return self.valued(subject, name, OPERATORS.get(operator, StringKind.EXACT), negated=operator == "!=")
 
-    def take(self, word: str) -> bool:
-        if self.word() != word:
+    def path(self, subject: Subject) -> Match:
+        sign = self.matched(_SIGN)
+        kind = SIGNS[sign.rstrip("=") if sign != "!=" else ""]
+        return self.valued(subject, "", kind, negated=sign == "!=")
+
+    def valued(self, subject: Subject, name: str, kind: StringKind, *, negated: bool) -> Match:
+        start = self.at + len(self.text[self.at :]) - len(self.text[self.at :].lstrip())
+        value = self.value(f"for {subject.word} {name}".rstrip())
+        bare = self.text[start] not in "\"'"
+        if bare and value[0] in "=~":
+            remedy = "write one = alone, ~ alone for a regular expression, or the value in quotes"
+            self.fail(start, start + 1, "stands after an operator", remedy)
+        if bare and subject.word == "path" and kind is StringKind.EXACT and value.endswith("/*"):
+            remedy = f"write ^{value[:-1]} for all that is below, or quotes if you mean the star"
+            self.fail(start, self.at, "would be that very path", remedy)
+        value = self.checked(start, lambda: subject.values[kind].read(value, self.field))
+        match = subject.make(name, StringPredicate(kind, value))
+        return Not(match) if negated else match
+
+    def methods(self) -> Match:
+        negated = self.matched(_METHODS_OPERATOR) == "!="
+        self.skip_blanks()
+        start = self.at
+        names = self.value("for method").split(",")
+        methods = []
+        for name in names:
+            end = start + len(name)
+            methods.append(Method(self.checked(start, partial(METHOD.read, name.upper(), self.field), end)))
+            start = end + 1
+        match: Match = methods[0] if len(methods) == 1 else Or(tuple(methods))
+        return Not(match) if negated else match
+
+    def value(self, what: str) -> str:
+        """A value in quotes, or up to a blank or the ) that closes a group."""
+        self.skip_blanks()
+        if self.peek() in ('"', "'"):
+            return self.quoted()
+        start, depth = self.at, 0
+        while self.at < len(self.text) and not self.text[self.at].isspace():
+            char = self.text[self.at]
+            if char == "\\":
+                self.at += 1
+            elif char == ")" and depth == 0:
+                break
+            depth += (char == "(") - (char == ")")
+            self.at += 1
+        self.at = min(self.at, len(self.text))
+        value = self.text[start : self.at]
+        if not value or value in CONNECTIVES:
+            remedy = "put it in quotes if you mean this word" if value else 'write one; the empty one is ""'
+            self.fail(start, self.at, f"stands where a value {what} should", remedy)
+        return value
+
+    def take_word(self, word: str) -> bool:
+        self.skip_blanks()
+        if self.chunk() != word:
             return False
         self.at += len(word)
         return True
 
-    def disjunction(self, depth: int) -> Match:
-        return self._joined("or", lambda: self._joined("and", lambda: self.unary(depth), And), Or)
-
-    def _joined(self, word: str, part: Callable[[], Match], kind: type[And] | type[Or]) -> Match:
-        parts = [part()]
-        while self.take(word):
-            parts.append(part())
-        return parts[0] if len(parts) == 1 else kind(tuple(parts))
-
-    def unary(self, depth: int) -> Match:
-        if depth > DEEPEST:
-            self.fail("is nested too deep", f"use at most {DEEPEST} levels")
-        if self.take("not"):
-            return Not(self.unary(depth + 1))
-        self.space()
-        if not self.text.startswith("(", self.at):
-            return self.atom()
-        opened = self.at
-        self.at += 1
-        inside = self.disjunction(depth + 1)
-        self.space()
-        if not self.text.startswith(")", self.at):
-            self.fail("has a parenthesis that is not closed", "add )", opened)
-        self.at += 1
-        return inside
-
-    def atom(self) -> Match:
-        word = self.word()
-        if word not in ATOMS:
-            if self.at >= len(self.text):
-                self.fail("ends too early", f"go on with one of {', '.join(ATOMS)}")
-            hint = did_you_mean(word, WORDS) if word else ""
-            self.fail("has no predicate here", f"start one with {', '.join(ATOMS)}{hint}")
-        self.at += len(word)
-        self.space()
-        match word:
-            case "path":
-                return Path(self.path())
-            case "method":
-                return self.methods()
-            case _:
-                return self.named(word)
-
-    def named(self, word: str) -> Match:
-        start = self.at
-        name = self.quoted() if self.text[self.at : self.at + 1] in ('"', "'") else self.matched(_NAME)
-        if not name:
-            self.fail(f"has `{word}` without a name", f"write {word} NAME or {word} NAME=VALUE", start)
-        self.space_before_operator()
-        operator = self.matched(_OPERATOR)
-        value: StringPredicate | None = None
-        if operator:
-            self.space()
-            kind = OPERATORS.get(operator, StringKind.EXACT)
-            value = check_value(kind, self.value(), self._field)
-        match: Match
-        if word == "header":
-            match = Header(check_header(name, self._field), value)
-        elif word == "query":
-            match = Query(check_query(name, self._field), value)
-        elif word == "baggage":
-            match = BaggageMember(check_key(name, self._field), value)
-        else:
-            match = TracestateMember(check_key(name, self._field), value)
-        return Not(match) if operator == "!=" else match
-
-    def space_before_operator(self) -> None:
-        """`x = 1` as people write it: the space counts only where no operator follows."""
-        found = _SPACE.match(self.text, self.at)
-        if found and _OPERATOR.match(self.text, found.end()):
-            self.at = found.end()
-
-    def path(self) -> StringPredicate:
-        kind = SIGNS.get(self.text[self.at : self.at + 1], StringKind.EXACT)
-        start = self.at
-        self.at += 0 if kind is StringKind.EXACT else 1
-        value = self.value()
-        if kind in (StringKind.EXACT, StringKind.PREFIX) and not value.startswith("/"):
-            self.fail("is a path that does not begin with /", "write path /exact, path ^/prefix or path ~REGEX", start)
-        return check_value(kind, value, self._field)
-
-    def methods(self) -> Match:
-        names = [check_method(name, self._field) for name in self.value().split(",") if name]
-        if not names:
-            self.fail("has `method` without one", "write method POST, or method GET,HEAD")
-        return Method(names[0]) if len(names) == 1 else Or(tuple(Method(name) for name in names))
-
-    def value(self) -> str:
-        """A value in quotes, or up to the next space; parentheses in it must balance."""
-        if self.text[self.at : self.at + 1] in ('"', "'"):
-            return self.quoted()
-        start, depth = self.at, 0
-        while self.at < len(self.text) and not self.text[self.at].isspace():
-            character = self.text[self.at]
-            if character == ")" and depth == 0:
-                break
-            depth += (character == "(") - (character == ")")
-            self.at += 1
-        if self.at == start:
-            self.fail("has no value here", "write one; '' for an empty one")
-        return self.text[start : self.at]
-
-    def quoted(self) -> str:
-        quote, start = self.text[self.at], self.at
-        found = re.compile(rf"{quote}((?:[^{quote}\\]|\\.)*){quote}", re.DOTALL).match(self.text, self.at)
-        if not found:
-            self.fail("has a quote that is not closed", f"add {quote}", start)
-        self.at = found.end()
-        return re.sub(rf"\\([\\{quote}])", r"\1", found[1])
-
-    def matched(self, pattern: re.Pattern[str]) -> str:
-        found = pattern.match(self.text, self.at)
-        self.at = found.end() if found else self.at
+    def chunk(self) -> str:
+        """What stands here as a word: up to a blank or a parenthesis."""
+        found = _CHUNK.match(self.text, self.at)
         return found[0] if found else ""
+
+    def fail_between(self) -> NoReturn:
+        """Something stands where only `and`, `or` or the end may."""
+        start, chunk = self.at, self.chunk() or self.peek()
+        end = start + len(chunk)
+        signs = {"&&": "and", "||": "or", "&": "and", "|": "or", ",": "and"}
+        if chunk == ")":
+            self.fail(start, end, "closes nothing", "drop it, or add a ( where the group begins")
+        if chunk in signs:
+            self.fail(start, end, "is no word of this language", f"write `{signs[chunk]}`")
+        if chunk in (*WORDS, "not") or chunk == "(":
+            self.fail(start, end, "stands right after a condition", "write `and` or `or` between the two")
+        guess = closest(chunk, ("and", "or"))
+        problem = "is neither `and` nor `or`"
+        self.fail(start, end, problem, f"did you mean `{guess}`?" if guess else "put a value with blanks in quotes")
+
+    def fail_condition(self) -> NoReturn:
+        """Something stands where a condition should begin."""
+        start, chunk = self.at, self.chunk() or self.peek()
+        end = start + len(chunk)
+        known = f"begin one with {', '.join(WORDS)} or not"
+        if not chunk:
+            problem = "ends where a condition should follow" if self.text.strip() else "is empty"
+            self.fail(start, end, problem, known)
+        self.fail(start, end, "begins no condition", _guess_condition(chunk) or known)
+
+
+def _guess_condition(chunk: str) -> str:
+    """What was probably meant by it; empty if there is no telling."""
+    word = re.split(r"[=~^$*!:]", chunk)[0]
+    if chunk.startswith(("/", "^/", "~/")):
+        return f"did you mean `path {chunk}`?"
+    if chunk in METHODS:
+        return f"did you mean `method {chunk}`?"
+    if chunk.startswith("!"):
+        return "write `not`"
+    if chunk in CONNECTIVES or chunk in ("&&", "||", ")"):
+        return "a condition is missing before it"
+    if word in WORDS:
+        return f"write `{word} ` and a blank before the rest"
+    guess = closest(word, (*WORDS, "not"))
+    if guess:
+        return f"did you mean `{guess}`?"
+    return f"did you mean `header {chunk}`?" if "=" in chunk else ""

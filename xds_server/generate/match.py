@@ -1,8 +1,9 @@
 """From a match to the RBAC permission that a sidecar compiles and judges requests by. Pure.
 
 Only plain RBAC: header matchers, `url_path`, and, or, not. Members of `baggage`, `tracestate` and the query become regular
-expressions over the whole header, which Envoy has joined by commas before. What a user gave is escaped; a user's own
-expression is confined to the bytes that a member's value may have, so that it can't reach into the next member.
+expressions over a whole header, any of several of one name (before March 2026 Envoy joined them by commas first, which makes
+no difference to lists). What a user gave is escaped; a user's own expression is confined to the bytes that a member's value
+may have, so that it can't reach into the next member.
 
 Envoy compiles RE2 for Latin-1 and refuses programs of more than 100 steps unless its bootstrap says otherwise: one that
 takes matches needs `RUNTIME`, as Istio's proxies have it.
