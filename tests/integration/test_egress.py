@@ -230,7 +230,7 @@ async def test_without_a_judge_nothing_but_the_mesh_is_reached(world, tmp_path):
     agent.allow("alice")
     laptop = await world.tunnels.laptop("alice", agent, name="laptop-without-judge", tunnels=False)
     await eventually(lambda: _allowed(laptop), what="the mesh is reached")
-    assert (await connect(laptop, "%s:%d" % world.outside))[0] == 503
+    assert (await connect(laptop, "{}:{}".format(*world.outside)))[0] == 503
 
 
 async def test_requests_out_are_logged(world):
