@@ -96,7 +96,10 @@ class Program:
                 raise HairpinError(
                     f"{self.name} can't be started: {' '.join(self.command)}: {error.strerror}"
                 ) from None
-        return await self._process.wait()
+        code = await self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()  # ends the leash's watcher
+        return code
 
     async def _end(self) -> None:
         process = self._process

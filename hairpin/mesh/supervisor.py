@@ -79,13 +79,14 @@ class MeshSupervisor:
                     task.cancel()
 
     async def _start(self, tasks: asyncio.TaskGroup, progress: Callable[[str], None]) -> None:
-        del tasks
         await self._listening("the control plane", self.mesh.control_plane.api)
         await self._listening("the control plane", self.mesh.control_plane.xds)
         progress("control plane")
         async with asyncio.TaskGroup() as starting:
             for proxy in self.proxies.values():
                 starting.create_task(proxy.start())
+        for proxy in self.proxies.values():
+            tasks.create_task(proxy.run())  # started again when it dies, until it is stopped
         progress("sidecars")
         for agent in self.mesh.agents:
             await self._listening(agent.name, agent.steer)

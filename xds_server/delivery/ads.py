@@ -6,7 +6,7 @@ rest is encoded once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from xds_server.generate.egress import egress_resource
 from xds_server.generate.sidecar import (
@@ -20,11 +20,13 @@ from xds_server.generate.steer import Claim
 from xds_server.model.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hairpin.model.match import Match
     from hairpin.model.mesh import Mesh, Workload
     from hairpin.model.session import Session
     from xds_server.cache.snapshot_cache import SnapshotCache
     from xds_server.model.resource import Resource
-    from xds_server.sources.sessions import Change, SessionTable
 
 
 def sidecar_group(workload: str) -> str:
@@ -41,12 +43,27 @@ AGENT_GROUP = "agent"
 ENTRY_GROUP = "entry"
 
 
-class AdsDelivery:
-    """Keeps the cache's snapshots in step with the table of sessions."""
+class Sessions(Protocol):
+    """What the delivery reads of the sessions."""
 
-    def __init__(self, mesh: Mesh, table: SessionTable, cache: SnapshotCache) -> None:
+    @property
+    def sessions(self) -> Sequence[Session]:
+        """All of them."""
+
+    @property
+    def connected_agents(self) -> frozenset[str]:
+        """The agent's replicas that are ready."""
+
+    def active(self, workload: str, port: int) -> Sequence[tuple[Session, Match]]:
+        """The sessions to be steered at this port, with the requests they take."""
+
+
+class AdsDelivery:
+    """Keeps the cache's snapshots in step with the sessions."""
+
+    def __init__(self, mesh: Mesh, sessions: Sessions, cache: SnapshotCache) -> None:
         self._mesh = mesh
-        self._table = table
+        self._sessions = sessions
         self._cache = cache
         self._static: dict[str, list[Resource]] = {
             **{sidecar_group(w.name): workload_resources(mesh, w) for w in mesh.workloads},
@@ -55,12 +72,10 @@ class AdsDelivery:
         }
         self._ready: frozenset[str] | None = None
         self._endpoints: list[Resource] = []
-        table.listeners.append(self._on_change)
-        table.agent_listeners.append(self.refresh)
 
     def refresh(self) -> None:
         """Bring every snapshot up to date. What is the same stays the same, so proxies hear of changes alone."""
-        ready = self._table.connected_agents
+        ready = self._sessions.connected_agents
         if ready != self._ready:
             self._ready = ready
             self._endpoints = endpoint_resources(self._mesh, ready)
@@ -69,11 +84,7 @@ class AdsDelivery:
         for group in self._static:
             if not group.startswith("sidecar/"):
                 self._set(group, [])
-        self._cache.set(AGENT_GROUP, Snapshot.of([egress_resource(session.name for session in self._table.sessions)]))
-
-    def _on_change(self, change: Change, session: Session) -> None:
-        del change, session
-        self.refresh()
+        self._cache.set(AGENT_GROUP, Snapshot.of([egress_resource(session.name for session in self._sessions.sessions)]))
 
     def _matches(self, workload: Workload) -> list[Resource]:
         if not workload.steerable:
@@ -84,7 +95,7 @@ class AdsDelivery:
                 port,
                 [
                     Claim(session=session.name, created=session.created, match=match)
-                    for session, match in self._table.active(workload.name, port.number)
+                    for session, match in self._sessions.active(workload.name, port.number)
                 ],
             )
             for port in workload.ports

@@ -84,7 +84,10 @@ async def serving(settings: Settings) -> AsyncIterator[None]:
     authority = CertificateAuthority.load(settings.authority)
     table = SessionTable(mesh, authority, agents=agent_addresses(mesh), agent_identity=mesh.identity(AGENT))
     cache, registry = SnapshotCache(), ProxyRegistry()
-    AdsDelivery(mesh, table, cache).refresh()
+    delivery = AdsDelivery(mesh, table, cache)
+    delivery.refresh()
+    table.listeners.append(lambda _change, _session: delivery.refresh())
+    table.agent_listeners.append(delivery.refresh)
     key, chain = server_certificate(authority)
     identity = ServerIdentity(key=key, chain=chain, authorities=settings.mesh_authority + authority.certificate)
     ads = AdsServer(
