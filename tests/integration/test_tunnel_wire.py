@@ -72,7 +72,18 @@ async def test_envoy_accepts_the_laptops_bootstrap(tmp_path, replicas, takes):
 async def capture(path, ports):
     """Everything on these ports of loopback, as raw packets in a file."""
     process = await asyncio.create_subprocess_exec(
-        *("tcpdump", "-i", "lo", "-U", "-s", "0", "-w", str(path), " or ".join(f"tcp port {port}" for port in ports)),
+        *(
+            "tcpdump",
+            "-i",
+            "lo",
+            "--immediate-mode",
+            "-U",
+            "-s",
+            "0",
+            "-w",
+            str(path),
+            " or ".join(f"tcp port {port}" for port in ports),
+        ),
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stderr
