@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +23,8 @@ from local_proxy.bootstrap import LaptopSettings, laptop_bootstrap, write_app, w
 
 DRAIN_SECONDS = 3.0
 """How long requests in flight have to finish when the session ends."""
+RESTART_SECONDS = 1.5
+"""How long Envoy may take to be restarted and make its tunnels."""
 TAKEN_SECONDS = 2.0
 """How long Envoy may take to see a changed file; it is told by the kernel, within milliseconds."""
 
@@ -64,6 +68,7 @@ class Laptop:
         self._on_egress = on_egress
         self._on_problem = on_problem
         self._generations: dict[str, int] = {}
+        self._ended = -math.inf
         self._settings = LaptopSettings(
             session=session.name,
             identity=Identity(directory / "identity"),
@@ -80,6 +85,7 @@ class Laptop:
             laptop_bootstrap(self._settings),
             directory / "envoy",
             on_line=self._on_line,
+            on_exit=self._on_exit,
             drain_seconds=DRAIN_SECONDS,
         )
 
@@ -107,6 +113,14 @@ class Laptop:
             async with asyncio.timeout(TAKEN_SECONDS):
                 while address not in await self.envoy.admin.get("/clusters"):  # noqa: ASYNC110 - another process
                     await asyncio.sleep(0.01)
+
+    def dialling(self) -> bool:
+        """Whether Envoy has just been restarted: then it makes its tunnels without being told."""
+        return time.monotonic() - self._ended < RESTART_SECONDS
+
+    def _on_exit(self, code: int) -> None:
+        del code
+        self._ended = time.monotonic()
 
     def _on_line(self, line: bytes) -> None:
         try:

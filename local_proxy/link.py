@@ -131,13 +131,17 @@ class Link:
                 await asyncio.sleep(RETRY_SECONDS[1])
             tries += 1
 
+    async def first_claim(self) -> Session:
+        """Wait for the session."""
+        await self._until(lambda _: True, None)
+        return self.session
+
     async def tunnel_up(self) -> None:
-        """Wait for a session and a tunnel to every replica, or to one if the others take long.
+        """Wait for a tunnel to every replica, or to one if the others take long.
 
         Raises:
             UnavailableError: there is none in time.
         """
-        await self._until(lambda _: True, None)
         if await self._until(lambda session: bool(session.status.tunnels), TUNNEL_SECONDS):
             await self._until(lambda session: _replicas(session) <= set(session.status.tunnels), STRAGGLER_SECONDS)
             return

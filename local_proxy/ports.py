@@ -23,8 +23,10 @@ EAGER_INTERVAL = 0.05
 """Seconds between two looks while something is expected to happen: after the start, and after a change."""
 EAGER_SECONDS = 20.0
 """How long we look eagerly."""
-CALM_INTERVAL = 0.25
+CALM_INTERVAL = 0.1
 """Seconds between two looks otherwise: for so long may a request meet a process that has just stopped listening."""
+SCAN_INTERVAL = 1.0
+"""Seconds between two looks at the processes themselves while nobody on this machine opened or closed a port."""
 _SHARE = 0.05
 """The share of one core that looking may take: a slow look is followed by a long pause."""
 _CONNECT_SECONDS = 0.2
@@ -73,13 +75,24 @@ class PortWatcher:
         self._preferred = preferred
         self._current: Listener | None = None
         self._ipv6 = has_ipv6_loopback()
+        self._listening: list[ListeningSocket] = []
+        self._scanned = -SCAN_INTERVAL
+        self._seen = Sighting(None)
         self._debuggers: dict[tuple[int, float], frozenset[int]] = {}
 
     def look(self) -> Sighting:
-        """Look once. It takes milliseconds and does not wait for anything."""
-        candidates = self._tree_listeners()
+        """Look once. It takes milliseconds at most, and does not wait for anything."""
+        listening = listening_sockets()
+        now = time.monotonic()
+        if listening != self._listening or now - self._scanned >= SCAN_INTERVAL:
+            self._seen = self._scan(listening)
+            self._listening, self._scanned = listening, now
+        return self._seen
+
+    def _scan(self, listening: list[ListeningSocket]) -> Sighting:
+        candidates = self._tree_listeners(listening)
         if self._port is not None:
-            named = self._named_listener(self._port)
+            named = self._named_listener(self._port, listening)
             others = [candidate for candidate in candidates if candidate.port != self._port]
         else:
             named = choose(candidates, self._current, self._preferred)
@@ -107,12 +120,12 @@ class PortWatcher:
             interval = EAGER_INTERVAL if eager else CALM_INTERVAL
             await asyncio.sleep(max(interval, (time.monotonic() - began) / _SHARE))
 
-    def _tree_listeners(self) -> list[Listener]:
+    def _tree_listeners(self, listening: list[ListeningSocket]) -> list[Listener]:
         if self._tree is None:
             return []
         processes = {process.pid: process for process in self._tree.processes()}
         found = []
-        for pid, sockets in sockets_of(processes).items():
+        for pid, sockets in sockets_of(processes, listening).items():
             if sockets:
                 theirs = self._debugger_ports(processes[pid])
                 name = _name(processes[pid])
@@ -136,11 +149,11 @@ class PortWatcher:
             return self._debuggers[key]
         return frozenset()
 
-    def _named_listener(self, port: int) -> Listener | None:
-        listening = [s for s in listening_sockets() if s.port == port]
-        if not listening and not _KERNEL_TELLS_ALL:
-            listening = _connectable(port)
-        found = sorted((self._listener(s) for s in listening), key=_rank)
+    def _named_listener(self, port: int, listening: list[ListeningSocket]) -> Listener | None:
+        there = [s for s in listening if s.port == port]
+        if not there and not _KERNEL_TELLS_ALL:
+            there = _connectable(port)
+        found = sorted((self._listener(s) for s in there), key=_rank)
         return found[0] if found else None
 
 

@@ -65,9 +65,9 @@ async def _run(options: RunOptions, console: Console) -> int:
 async def _hold_and_serve(options: RunOptions, link: Link, console: Console, signals: Signals, egress: int) -> int:
     async with asyncio.TaskGroup() as tasks:
         holding = tasks.create_task(link.hold())
-        await link.tunnel_up()
-        session = link.session
+        session = await link.first_claim()
         console.say(claim_text(session, requests_text(session, link.developer.routing_key)))
+        await link.tunnel_up()
         console.say(f"calls into the mesh: HTTP proxy at 127.0.0.1:{egress}")
         try:
             if options.command:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from local_proxy import sockets
 from local_proxy.ports import Listener, PortWatcher, choose
 from local_proxy.process_tree import ProcessTree
 from local_proxy.sockets import listening_sockets
@@ -200,6 +201,21 @@ def test_the_kernels_table_has_our_own_sockets_and_drops_them():
         port = ours.getsockname()[1]
         assert [found.host for found in listening_sockets() if found.port == port] == ["127.0.0.1"]
     assert port not in [found.port for found in listening_sockets()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="netlink and /proc are Linux's")
+def test_netlink_and_proc_tell_the_same_of_our_sockets():
+    with (
+        socket.create_server(("127.0.0.1", 0)) as first,
+        socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as second,
+    ):
+        ports = {first.getsockname()[1], second.getsockname()[1]}
+        asked = [*sockets._ask_kernel(socket.AF_INET), *sockets._ask_kernel(socket.AF_INET6)]
+        read = [*sockets._read_table("/proc/net/tcp"), *sockets._read_table("/proc/net/tcp6")]
+        ours = {found for found in asked if found.port in ports}
+        assert len(ours) == 2
+        assert ours == {found for found in read if found.port in ports}
+        assert all(found.inode for found in ours)
 
 
 def test_a_tree_forgets_who_has_ended(start):
