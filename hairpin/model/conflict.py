@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from hairpin.errors import ConflictError
 from hairpin.model.match import Match
@@ -12,10 +13,13 @@ from hairpin.model.match_text import format_match
 from hairpin.model.overlap import Relation, relation
 from hairpin.model.session import Condition
 
+OVERLAP = "Overlap"
+"""The type of the condition that tells of requests which an earlier session may take."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holding:
-    """A stealing session's hold on requests."""
+    """A hold on requests, of a session in mode `steal`: the others never conflict."""
 
     session: str
     owner: str
@@ -24,40 +28,65 @@ class Holding:
     namespace: str
     workload: str
     port: int
+    """The port's number: names are resolved before."""
     match: Match
+    """All that a request must satisfy, the environment included."""
 
 
 def check_conflict(held: Iterable[Holding], new: Holding) -> list[Condition]:
     """Whether `new` may be held beside the others.
 
-    Matches of which one contains the other can't be told apart by a sidecar: refused. Where that can't be decided the
-    earlier session has the requests that both match, and the later owner is told.
+    At one port of one workload, the same requests can't be held twice, nor can all requests of one session be part of
+    another's: refused. Where matches overlap in part, or that can't be told, the session that was there first gets what both
+    match, and the owner of the later one is told. A request that has a header or a member twice, with two different values, is
+    no reason for either; the first session gets it.
+
+    Args:
+        held: the other sessions' holdings; one of `new`'s own name is passed over.
+        new: what is asked for.
+
+    Returns:
+        Remarks for the owner of `new`.
 
     Raises:
-        ConflictError: another session holds these requests; the message names its owner.
+        ConflictError: another session holds these requests; the message names it, its owner and since when.
     """
     remarks = []
-    for holding in held:
-        if (holding.namespace, holding.workload, holding.port) != (new.namespace, new.workload, new.port):
+    for holding in sorted(held, key=_age):
+        if holding.session == new.session or _place(holding) != _place(new):
             continue
-        match relation(new.match, holding.match):
-            case Relation.EQUAL | Relation.CONTAINED:
-                raise ConflictError(_refusal(holding, new, "takes these requests"))
+        match relation(new.match, holding.match, unique=True):
+            case Relation.EQUAL:
+                raise ConflictError(_refusal(holding, new, "are held already"))
+            case Relation.CONTAINED:
+                raise ConflictError(_refusal(holding, new, "are among those held already"))
             case Relation.CONTAINS:
-                raise ConflictError(_refusal(holding, new, "takes some of these requests"))
+                raise ConflictError(_refusal(holding, new, "include some that are held already"))
             case Relation.UNDECIDABLE:
-                remarks.append(Condition(type="Overlap", message=_remark(holding)))
+                remarks.append(Condition(type=OVERLAP, message=_remark(holding)))
             case Relation.DISJOINT:
                 pass
     return remarks
 
 
-def _refusal(holding: Holding, new: Holding, what: str) -> str:
-    since = f" since {holding.since:%H:%M:%S} UTC" if holding.since else ""
-    whose = "you yourself hold them" if holding.owner == new.owner else f"ask {holding.owner}"
+def _age(holding: Holding) -> tuple[float, str]:
+    return holding.since.timestamp() if holding.since else math.inf, holding.session
+
+
+def _place(holding: Holding) -> tuple[str, str, int]:
+    return holding.namespace, holding.workload, holding.port
+
+
+def _refusal(holding: Holding, new: Holding, how: str) -> str:
+    since = f" since {holding.since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if holding.since else ""
+    if holding.owner == new.owner:
+        whose, remedy = "you yourself", f"`hairpin stop {holding.session}` gives them back"
+    else:
+        whose, remedy = holding.owner, f"ask {holding.owner} to stop it"
     return (
-        f"{holding.owner} {what} of {holding.workload}:{holding.port} with session {holding.session}{since} "
-        f"({format_match(holding.match)}); {whose}, or take others with --match"
+        f"the requests of {holding.namespace}/{holding.workload}:{holding.port} with {format_match(new.match)} {how}, "
+        f"by {whose} in session {holding.session} ({format_match(holding.match)}){since}; "
+        f"{remedy}, or take others by --env or --match"
     )
 
 

@@ -83,7 +83,7 @@ def parse(pattern: str) -> Node:
     node = _Parser(pattern).parse()
     if _counted(node) > MOST_REPEATS:
         raise UnfitError("repeats too often", f"let nested counts together stay within {MOST_REPEATS}")
-    if _steps(node) > MOST_STEPS:
+    if steps(node) > MOST_STEPS:
         raise UnfitError("is too large once its counts are written out", "use smaller counts, or * and +")
     return node
 
@@ -384,12 +384,13 @@ def _counted(node: Node) -> int:
             return max(map(_counted, node.parts), default=1)
 
 
-def _steps(node: Node) -> int:
+def steps(node: Node) -> int:
+    """About how long a program RE2 makes of it, counts written out."""
     match node:
         case Chars(values):
             listed = sorted(values)
             return 1 + sum(b - a > 1 for a, b in pairwise(listed))
         case Repeat(part, least, most):
-            return (_steps(part) + 1) * max(1, least, most or 0) + 1
+            return (steps(part) + 1) * max(1, least, most or 0) + 1
         case _:
-            return sum(map(_steps, node.parts)) + len(node.parts)
+            return sum(map(steps, node.parts)) + len(node.parts)

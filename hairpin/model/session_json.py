@@ -169,7 +169,12 @@ def _mode(reader: Reader) -> Mode:
 
 
 def _check_environment(name: str) -> None:
-    if len(name) > LONGEST_ENVIRONMENT or not name.isprintable() or name != name.strip() or any(c in name for c in ",;"):
+    if (
+        len(name) > LONGEST_ENVIRONMENT
+        or not name.isprintable()
+        or name != name.strip()
+        or any(c in name for c in ",;")
+    ):
         remedy = "use what the header carries: printable, no commas, semicolons or spaces around it"
         raise InvalidFieldError("spec.environment", name, "can't be an environment's name", remedy)
 

@@ -40,7 +40,9 @@ class Target:
         if not is_label(name):
             raise InvalidFieldError(field, text, "has no name that could be a service's", "write [KIND/]NAME[:PORT]")
         if colon and not is_label(port):
-            raise InvalidFieldError(field, text, f"has a port {port!r}", "use its number or its name, as in checkout:80")
+            raise InvalidFieldError(
+                field, text, f"has a port {port!r}", "use its number or its name, as in checkout:80"
+            )
         if port.isdigit() and not 0 < int(port) <= LAST_PORT:
             raise InvalidFieldError(field, text, f"has a port {port}", f"use 1 to {LAST_PORT}")
         number: int | str | None = (int(port) if port.isdigit() else port) if colon else None
