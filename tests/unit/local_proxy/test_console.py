@@ -1,0 +1,72 @@
+import os
+import pty
+import tty
+
+import pytest
+
+from local_proxy.console import Console
+
+
+@pytest.fixture
+def pipe():
+    reading, writing = os.pipe()
+    yield reading, writing
+    os.close(reading)
+    os.close(writing)
+
+
+def test_into_a_file_lines_are_plain(pipe):
+    console = Console(environ={}, descriptor=pipe[1])
+    console.say("session up")
+    assert os.read(pipe[0], 100) == b"hairpin session up\n"
+
+
+def test_on_a_terminal_the_prefix_is_dim_and_raw_mode_gets_its_carriage_return():
+    outer, inner = pty.openpty()
+    try:
+        tty.setraw(inner)
+        Console(environ={"TERM": "xterm"}, descriptor=inner).say("up")
+        assert os.read(outer, 100) == b"\x1b[2mhairpin\x1b[0m up\r\n"
+    finally:
+        os.close(outer)
+        os.close(inner)
+
+
+@pytest.mark.parametrize("environ", [{"NO_COLOR": "1", "TERM": "xterm"}, {"TERM": "dumb"}])
+def test_no_style_where_none_is_wanted(environ):
+    outer, inner = pty.openpty()
+    try:
+        Console(environ=environ, descriptor=inner).say("up")
+        assert os.read(outer, 100) == b"hairpin up\r\n"  # the terminal's own carriage return
+    finally:
+        os.close(outer)
+        os.close(inner)
+
+
+def test_quiet_says_only_what_went_wrong(pipe):
+    console = Console(quiet=True, environ={}, descriptor=pipe[1])
+    console.say("up")
+    console.request("GET /")
+    console.warn("lost")
+    assert os.read(pipe[0], 100) == b"hairpin lost\n"
+
+
+def test_without_requests_the_rest_is_said(pipe):
+    console = Console(requests=False, environ={}, descriptor=pipe[1])
+    console.request("GET /")
+    console.say("up")
+    assert os.read(pipe[0], 100) == b"hairpin up\n"
+
+
+def test_a_path_cannot_move_the_cursor(pipe):
+    Console(environ={}, descriptor=pipe[1]).request("GET /\x1b[2J\nx")
+    assert os.read(pipe[0], 100) == "hairpin GET /\ufffd[2J\ufffdx\n".encode()
+
+
+def test_a_reader_that_has_gone_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        Console(environ={}, descriptor=writing).say("up")
+    finally:
+        os.close(writing)

@@ -1,0 +1,95 @@
+import argparse
+import socket
+
+import pytest
+
+from hairpin.errors import InvalidFieldError
+from hairpin.model.match import Header, StringKind, StringPredicate
+from hairpin.model.session import Mode
+from hairpin.model.target import Target
+from local_proxy.commands.run import command
+from local_proxy.options import egress_port, run_options
+
+
+def options(text, *run):
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    namespace = parser.parse_args(text.split() if isinstance(text, str) else text)
+    namespace.command = list(run)
+    return run_options(namespace)
+
+
+def test_what_is_asked_for_is_what_is_claimed():
+    asked = options("--env alice -t checkout:8080 -n shop --lease 2m --local db --local cache --port 80", "app", "-v")
+    assert asked.command == ("app", "-v")
+    assert (asked.port, asked.local_hosts) == (80, ("db", "cache"))
+    spec = asked.spec("CSR")
+    assert spec.target == Target("checkout", namespace="shop", port=8080)
+    assert (spec.environment, spec.lease_seconds, spec.certificate_request) == ("alice", 120, "CSR")
+    assert spec.local_port is None
+
+
+def test_a_match_is_read():
+    asked = options(["-t", "checkout", "--match", "header x-user=42"], "app")
+    assert asked.match == Header("x-user", StringPredicate(StringKind.EXACT, "42"))
+
+
+def test_egress_needs_nothing_but_a_command():
+    assert options("--mode egress", "pytest").mode is Mode.EGRESS
+
+
+@pytest.mark.parametrize(
+    ("flags", "run", "message"),
+    [
+        ("--env alice", ["app"], "--target: None names nothing whose requests to take; write --target NAME"),
+        ("-t checkout", ["app"], "--env: None leaves open which requests to take; write --env NAME"),
+        ("--env alice -t checkout", [], "COMMAND: '' is missing; put it after --"),
+        (
+            "--env alice -t checkout --port http",
+            ["app"],
+            "--port: 'http' is no port number; write a number from 1 to 65535",
+        ),
+        ("--env alice -t checkout --port 0", ["app"], "--port: '0' is no port number"),
+        ("--env alice -t checkout --port 65536", ["app"], "--port: '65536' is no port number"),
+        ("--env alice -t checkout --egress-port -1", ["app"], "--egress-port: '-1' is no port number"),
+        ("--env alice -t checkout --egress-port 8080 --port 8080", ["app"], "--egress-port: 8080 is --port too"),
+        ("--env alice -t checkout --lease soon", ["app"], "--lease: 'soon' is no time .* such as 10 or 2m"),
+        ("--env alice -t checkout --lease 2h", ["app"], "--lease: '2h' is no time"),
+        ("--env alice -t checkout --mode steel", ["app"], "--mode: 'steel' is no mode; choose one of steal, egress"),
+        (
+            "--env alice -t checkout --mode mirror",
+            ["app"],
+            "--mode: 'mirror' is not served yet; choose one of steal, egress",
+        ),
+        ("--mode egress -t checkout", ["app"], "--target: 'checkout' has no meaning in mode egress"),
+        ("--mode egress --port 80", ["app"], "--port: '80' has no meaning in mode egress"),
+        (
+            "--env alice -t checkout --local http://db:5432",
+            ["app"],
+            "--local: 'http://db:5432' is no host; .* without scheme or port",
+        ),
+        ("--env alice -t servce/checkout", ["app"], "--target: 'servce/checkout' has an unknown kind"),
+        ("--env alice -t checkout:99999", ["app"], "--target: 'checkout:99999' has a port 99999"),
+    ],
+)
+def test_a_wrong_flag_says_what_would_be_right(flags, run, message):
+    with pytest.raises(InvalidFieldError, match=message):
+        options(flags, *run)
+
+
+def test_a_match_that_cannot_be_read_names_the_flag():
+    with pytest.raises(InvalidFieldError, match=r"^--match"):
+        options(["-t", "checkout", "--match", "header x-user = = 42"], "app")
+
+
+def test_a_taken_egress_port_is_refused():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            InvalidFieldError, match=rf"--egress-port: {port} can't be listened on .* leave the flag out"
+        ):
+            egress_port(port)
+
+
+def test_a_free_egress_port_is_found():
+    assert 0 < egress_port(None) < 65536
