@@ -55,7 +55,7 @@ def check_conflict(held: Iterable[Holding], new: Holding) -> list[Condition]:
     for holding in sorted(held, key=_age):
         if holding.session == new.session or _place(holding) != _place(new):
             continue
-        match relation(new.match, holding.match, unique=True):
+        match relation(new.match, holding.match):
             case Relation.EQUAL:
                 raise ConflictError(_refusal(holding, new, "are held already"))
             case Relation.CONTAINED:

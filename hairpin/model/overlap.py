@@ -48,7 +48,7 @@ class Relation(StrEnum):
     """They overlap in part, or there is no telling."""
 
 
-def relation(a: Match, b: Match, *, unique: bool = False) -> Relation:
+def relation(a: Match, b: Match, *, unique: bool = True) -> Relation:
     """How the requests of `a` stand to those of `b`; never claims what is not so.
 
     Args:
