@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import signal
+import ssl
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from hairpin.api import read_developer
+from hairpin.envoy.admin import AdminClient, admin_socket
 from hairpin.mesh.mesh_file import mesh_from_document
 from hairpin.mesh.ports import free_ports
 from hairpin.mesh.state import MeshFolder
@@ -74,6 +79,26 @@ class Run:
     errors: list[str] = field(default_factory=list)
     output: list[str] = field(default_factory=list)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _readers: tuple[asyncio.Task[None], ...] = ()
+
+    @property
+    def error(self) -> str:
+        """Its last line on stderr."""
+        return self.errors[-1] if self.errors else ""
+
+    async def ended(self) -> int:
+        """Wait for its end, and for all that it wrote; the exit code, negative for a signal."""
+        code = await asyncio.wait_for(self.process.wait(), PATIENCE)
+        await asyncio.wait(self._readers, timeout=PATIENCE)
+        return code
+
+    async def session(self) -> str:
+        """The name of its session, once it has one."""
+        return (await self.said(r"session ([-a-z0-9]+):"))[1]
+
+    async def egress_port(self) -> int:
+        """The port of its HTTP proxy into the mesh, once it is up."""
+        return int((await self.said(r"HTTP proxy at 127\.0\.0\.1:(\d+)"))[1])
 
     async def said(self, pattern: str) -> re.Match[str]:
         """Wait for a line on stderr that matches."""
@@ -92,7 +117,7 @@ class Run:
         """End it by a signal, as a terminal would, and wait."""
         if self.process.returncode is None:
             self.process.send_signal(number)
-        return await asyncio.wait_for(self.process.wait(), PATIENCE)
+        return await self.ended()
 
     async def collect(self, stream: asyncio.StreamReader, lines: list[str]) -> None:
         while line := await stream.readline():
@@ -117,10 +142,11 @@ class TestMesh:
 
     @contextlib.asynccontextmanager
     async def hairpin(
-        self, user: str, *arguments: str, environment: dict[str, str] | None = None
+        self, user: str, *arguments: str, environment: dict[str, str] | None = None, wrapper: Sequence[str] = ()
     ) -> AsyncIterator[Run]:
-        """`hairpin` with these arguments as this developer; killed at the end if it still runs."""
+        """`hairpin` with these arguments as this developer; ended, and killed if need be, when the block ends."""
         process = await asyncio.create_subprocess_exec(
+            *wrapper,
             sys.executable,
             "-m",
             "hairpin",
@@ -133,30 +159,42 @@ class TestMesh:
         )
         run = Run(process)
         assert process.stdout and process.stderr
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(run.collect(process.stdout, run.output))
-                tasks.create_task(run.collect(process.stderr, run.errors))
-                try:
-                    yield run
-                finally:
-                    with contextlib.suppress(ProcessLookupError, TimeoutError):
-                        await run.end()
-                    with contextlib.suppress(ProcessLookupError):
-                        process.kill()
-                    await process.wait()
-        finally:
-            pass
+        async with asyncio.TaskGroup() as tasks:
+            run._readers = (
+                tasks.create_task(run.collect(process.stdout, run.output)),
+                tasks.create_task(run.collect(process.stderr, run.errors)),
+            )
+            try:
+                yield run
+            finally:
+                with contextlib.suppress(ProcessLookupError, TimeoutError):
+                    await run.end()
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+
+    async def command(self, user: str, *arguments: str, **more: Any) -> Run:
+        """`hairpin` with these arguments as this developer, run to its end."""
+        async with self.hairpin(user, *arguments, **more) as run:
+            await run.ended()
+        return run
 
     @contextlib.asynccontextmanager
     async def laptop(
-        self, user: str, env: str, *flags: str, target: str = "checkout:http", who: str = ""
+        self,
+        user: str,
+        env: str | None,
+        *flags: str,
+        target: str = "checkout:http",
+        who: str = "",
+        echo: Sequence[str] = (),
     ) -> AsyncIterator[Run]:
-        """`hairpin run` of an echo server that answers as `laptop of USER`, once it is steered."""
-        command = [sys.executable, "-m", "tests.support.echo", "--name", who or f"laptop of {user}", "--port", "0"]
-        arguments = ["run", "--env", env, "--target", target, *flags, "--", *command]
+        """`hairpin run` of an echo server that answers as `laptop of USER`, once it says that requests come there."""
+        command = [sys.executable, "-m", "tests.support.echo", "--name", who or f"laptop of {user}", *echo]
+        environment = ["--env", env] if env else []
+        arguments = ["run", *environment, "--target", target, *flags, "--", *command]
         async with self.hairpin(user, *arguments) as run:
-            await self.answered_by(who or f"laptop of {user}", env)
+            await run.said("takes the requests")
             yield run
 
     async def ask(
@@ -172,26 +210,63 @@ class TestMesh:
             answer: dict[str, Any] = await response.json(content_type=None)
             return answer | {"response_headers": dict(response.headers)}
 
-    async def answered_by(self, who: str, environment: str | None) -> None:
+    @contextlib.asynccontextmanager
+    async def traffic(
+        self, environment: str | None = None, *, host: str = "checkout", path: str = "/", pause: float = 0.02
+    ) -> AsyncIterator[Counter[str]]:
+        """One request after the other on a connection of its own, as long as the block lasts: how many were answered by whom.
+
+        What was no answer is counted too, under what it was.
+        """
+        counts: Counter[str] = Counter()
+        headers = {"host": host, **({"x-env": environment} if environment else {})}
+
+        async def one(client: aiohttp.ClientSession) -> str:
+            try:
+                async with client.get(f"http://{self.mesh.entry.address}{path}", headers=headers) as response:
+                    body = await response.read()
+                    return str(json.loads(body)["who"]) if response.status == 200 else f"{response.status}: {body!r}"
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                return f"{type(error).__name__}: {error}"
+
+        async def on(client: aiohttp.ClientSession) -> None:
+            while not over.is_set():
+                counts[await one(client)] += 1
+                await asyncio.sleep(pause)
+
+        over = asyncio.Event()
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as client,
+            asyncio.TaskGroup() as tasks,
+        ):
+            tasks.create_task(on(client))
+            try:
+                yield counts
+            finally:
+                over.set()
+
+    def agent_admin(self, name: str = "hairpin-agent-0") -> AdminClient:
+        """The admin interface of an agent's Envoy."""
+        return AdminClient(admin_socket(self.folder.run(name) / "envoy"))
+
+    async def answered_by(self, who: str, environment: str | None, **more: Any) -> None:
         """Wait until requests of this environment are answered by `who`."""
 
         async def so() -> bool:
-            return (await self.ask(environment))["who"] == who
+            return bool((await self.ask(environment, **more))["who"] == who)
 
         await eventually(so, f"requests of {environment} are answered by {who}")
 
     async def api(self, user: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """A call of the session API as this developer."""
-        import ssl
-
-        from hairpin.api import read_developer
-
         developer = read_developer(self.folder.developer(user))
         context = ssl.create_default_context(cadata=developer.certificate_authority)
         headers = {"Authorization": f"Bearer {developer.token}"}
-        async with aiohttp.ClientSession(headers=headers) as client:
-            async with client.request(method, developer.server + path, json=body, ssl=context) as response:
-                return response.status, await response.json()
+        async with (
+            aiohttp.ClientSession(headers=headers) as client,
+            client.request(method, developer.server + path, json=body, ssl=context) as response,
+        ):
+            return response.status, await response.json()
 
 
 async def eventually(condition: Callable[[], Any], what: str) -> None:
