@@ -274,6 +274,84 @@ async def test_a_command_that_is_missing_claims_nothing(mesh):
     assert mesh.api.calls == []
 
 
+async def test_killing_hairpin_ends_its_envoy_and_the_command(mesh):
+    async with serving(mesh) as run:
+        below = psutil.Process(run.process.pid).children(recursive=True)
+        assert {"envoy"} < {process.name()[:5] for process in below}
+        run.process.kill()
+        await run.process.wait()
+        await eventually(lambda: not any(alive(process) for process in below), what="nothing of it lives on")
+
+
+def alive(process):
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def test_a_killed_envoy_is_started_again(mesh):
+    async with serving(mesh) as run:
+        below = psutil.Process(run.process.pid).children(recursive=True)
+        next(process for process in below if process.name().startswith("envoy")).kill()
+        await run.said("is lost")
+        await eventually(lambda: active(mesh), what="the tunnel is back")
+        assert await answer(mesh) == "laptop alice-1/"
+
+
+async def test_a_port_that_closes_gives_the_requests_back_and_one_that_moves_takes_them_along(mesh):
+    source = (
+        "import sys, http.server\n"
+        "class H(http.server.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self):\n"
+        "        self.send_response(200); self.send_header('content-length', '0'); self.end_headers()\n"
+        "    def log_message(self, *_): pass\n"
+        "import socketserver, threading, signal, time\n"
+        "while True:\n"
+        "    s = socketserver.TCPServer(('127.0.0.1', 0), H)\n"
+        "    threading.Thread(target=s.serve_forever).start()\n"
+        "    signal.sigwait({signal.SIGUSR1}); s.shutdown(); s.server_close()\n"
+        "    signal.sigwait({signal.SIGUSR1})\n"
+    )
+    source = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})\n" + source
+    command = (sys.executable, "-c", source)
+    async with hairpin(mesh, "run", "--env", "alice", "-t", "checkout", "--", *command) as run:
+        await eventually(lambda: active(mesh), what="the session is active")
+        first = mesh.api.sessions["alice-1"].spec.local_port
+        run.process.send_signal(signal.SIGUSR1)  # passed on to the command
+        await run.said("nothing listens any more: the cluster answers until it comes back")
+        await eventually(lambda: not active(mesh), what="the requests are the cluster's")
+        run.process.send_signal(signal.SIGUSR1)
+        await eventually(lambda: active(mesh), what="the session is active again")
+        assert mesh.api.sessions["alice-1"].spec.local_port != first
+        assert (await mesh.agents[0].get("alice-1")).status == 200
+
+
+async def test_a_taken_egress_port_claims_nothing(mesh):
+    port = mesh.api.port
+    arguments = ("run", "-t", "checkout", "--env", "alice", "--egress-port", str(port), "--", "true")
+    async with hairpin(mesh, *arguments) as run:
+        assert await run.process.wait() == 2
+    assert f"hairpin: --egress-port: {port} can't be listened on" in run.errors
+    assert mesh.api.calls == []
+
+
+async def test_a_missing_envoy_leaves_nothing_claimed(mesh, monkeypatch):
+    monkeypatch.setenv("HAIRPIN_ENVOY", "/no/envoy")
+    async with hairpin(mesh, "run", "-t", "checkout", "--env", "alice", "--", "true") as run:
+        assert await run.process.wait() == 2
+    assert "HAIRPIN_ENVOY: '/no/envoy'" in run.errors
+    assert mesh.api.sessions == {}
+
+
+async def test_quiet_says_nothing(mesh):
+    async with serving(mesh, "-q") as run:
+        await answer(mesh)
+        run.process.terminate()
+        await run.process.wait()
+    assert run.errors == ""
+
+
 async def test_sessions_are_listed(mesh):
     async with serving(mesh):
         async with hairpin(mesh, "sessions") as run:
