@@ -21,7 +21,7 @@ ENVOY = "type.googleapis.com/envoy."
 
 EXTENSIONS = {
     "extensions.filters.http.rbac.v3.RBAC": "envoy.filters.http.rbac",
-    "extensions.filters.http.lua.v3.Lua": "envoy.filters.http.lua",
+    "extensions.filters.http.set_filter_state.v3.Config": "envoy.filters.http.set_filter_state",
     "extensions.clusters.aggregate.v3.ClusterConfig": "envoy.clusters.aggregate",
     "extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig": "envoy.retry_priorities.previous_priorities",
     "extensions.upstreams.http.v3.HttpProtocolOptions": "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",

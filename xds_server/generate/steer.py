@@ -5,11 +5,12 @@ The parts are two, because they change at different times:
 * *plumbing*, the same for any sessions: two filters, two clusters, two routes. Putting it in or taking it out changes the
   listener, and a changed listener drains its connections;
 * *the match filter*, an RBAC filter that the plumbing's first filter discovers (ECDS). Its shadow rules decide nothing:
-  they only write down which policy matched, one policy per session. Sessions come and go by this resource alone.
+  they only write into the request's metadata which policy matched, one policy per session. Sessions come and go by this
+  resource alone.
 
-A Lua filter of a few lines turns the verdict into metadata of its own and has the route chosen anew. Routes match on that
-metadata, which no client can forge. The route goes to [agent, the app itself] with one retry, and the agent vouches for an
-answer that came from the laptop (`x-hairpin-served: via_upstream`): whatever it does not vouch for ends at the app.
+The second filter only has the route chosen anew; routes match on that metadata, which no client can forge. The route goes to
+[agent, the app itself] with one retry, and the agent vouches for an answer that came from the laptop (`x-hairpin-served:
+via_upstream`): whatever it does not vouch for ends at the app.
 
 Only extensions that Istio's own proxy has: `tests/contract` holds them against its list.
 """
@@ -27,7 +28,6 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
     ClusterLbPolicy,
 )
 from envoy_data_plane.envoy.config.core.v3 import (
-    DataSource,
     ExtensionConfigSource,
     HeaderValue,
     HeaderValueOption,
@@ -46,8 +46,8 @@ from envoy_data_plane.envoy.config.route.v3 import (
     RouteMatch,
 )
 from envoy_data_plane.envoy.extensions.clusters.aggregate.v3 import ClusterConfig as AggregateConfig
-from envoy_data_plane.envoy.extensions.filters.http.lua.v3 import Lua
 from envoy_data_plane.envoy.extensions.filters.http.rbac.v3 import Rbac as RbacFilter
+from envoy_data_plane.envoy.extensions.filters.http.set_filter_state.v3 import Config as SetFilterState
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 from envoy_data_plane.envoy.extensions.retry.priority.previous_priorities.v3 import PreviousPrioritiesConfig
 from envoy_data_plane.envoy.type.matcher.v3 import (
@@ -58,13 +58,14 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
     ValueMatcher,
 )
 
+from hairpin.model.match import And, Match, Not
+from hairpin.model.overlap import Relation, relation
 from xds_server.generate.build import NO_TIMEOUT, ads, callers_protocol, http_filter, load_assignment, pack, unbounded
 from xds_server.generate.match import permission
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hairpin.model.match import Match
     from hairpin.model.mesh import SocketAddress
 
 RBAC_TYPE = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
@@ -74,24 +75,15 @@ SERVED_HEADER = "x-hairpin-served"
 BODY_LIMIT = 64 * 1024 * 1024
 """Bytes of a request's body that are kept for the fallback: a request is repeated only if all of its body is there."""
 
-ORDER_DIGITS = 6
-"""Of the prefix that puts policies in the order of creation: RBAC judges policies in the order of their names."""
+VERDICT = "envoy.filters.http.rbac"
+"""The metadata namespace of RBAC filters. Ours has keys of its own, by the prefix of its shadow rules."""
+PREFIX = "hairpin_"
 
 IDEMPOTENT = "GET|HEAD|OPTIONS|PUT|DELETE|TRACE"
 """Methods that may be repeated whatever became of the first try (RFC 9110, 9.2.2)."""
 
 NOT_DELIVERED = r"upstream_reset_before_response_started\{remote_connection_failure.*|unclaimed"
 """What the agent writes when no tunnel took the request: it provably did not reach the laptop's process."""
-
-LUA = f"""function envoy_on_request(handle)
-  local metadata = handle:streamInfo():dynamicMetadata()
-  local verdict = metadata:get("envoy.filters.http.rbac")
-  if verdict and verdict["hairpin_shadow_engine_result"] == "allowed" then
-    metadata:set("hairpin", "session", string.sub(verdict["hairpin_shadow_effective_policy_id"], {ORDER_DIGITS + 2}))
-    handle:clearRouteCache()
-  end
-end
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,19 +134,25 @@ def steer(point: SteeringPoint, claims: Sequence[Claim]) -> Steering:
 def match_filter(point: SteeringPoint, claims: Sequence[Claim]) -> TypedExtensionConfig:
     """The RBAC filter with one shadow policy per claim; without claims, one that matches nothing.
 
-    Policies are judged in the order of their names, so the earlier claim wins: a name is its place in the order of
-    creation, a dot, and the session.
+    A policy's name is its session. RBAC reports the first policy by name that matches; so that the earlier claim wins
+    whatever its name, a later one leaves out the requests of those before it that it may overlap.
     """
     ordered = sorted(claims, key=lambda claim: (claim.created, claim.session))
     policies = {
-        f"{index:0{ORDER_DIGITS}d}.{claim.session}": Policy(
-            permissions=[permission(claim.match)], principals=[Principal(any=True)]
+        claim.session: Policy(
+            permissions=[permission(_remaining(claim, ordered[:index]))], principals=[Principal(any=True)]
         )
         for index, claim in enumerate(ordered)
     }
     rules = RbacRules(action=RbacAction.ALLOW, policies=policies) if policies else None
-    config = RbacFilter(shadow_rules=rules, shadow_rules_stat_prefix="hairpin_")
+    config = RbacFilter(shadow_rules=rules, shadow_rules_stat_prefix=PREFIX)
     return TypedExtensionConfig(name=match_filter_name(point.port), typed_config=pack(config))
+
+
+def _remaining(claim: Claim, earlier: Sequence[Claim]) -> Match:
+    """What is left of a claim's requests."""
+    taken = [other.match for other in earlier if relation(claim.match, other.match) is not Relation.DISJOINT]
+    return And((claim.match, *(Not(match) for match in taken))) if taken else claim.match
 
 
 def filters(point: SteeringPoint) -> tuple[HttpFilter, ...]:
@@ -172,7 +170,9 @@ def filters(point: SteeringPoint) -> tuple[HttpFilter, ...]:
             apply_default_config_without_warming=True,
         ),
     )
-    return discovered, http_filter("hairpin.steer", Lua(default_source_code=DataSource(inline_string=LUA)))
+    # Cheaper than a Lua filter that does so only for a match: 3 % of an unmatched request's way through the mesh.
+    chosen_anew = SetFilterState(clear_route_cache=True)
+    return discovered, http_filter("hairpin.steer", chosen_anew)
 
 
 def clusters(point: SteeringPoint) -> tuple[Cluster, ...]:
@@ -220,9 +220,9 @@ def _route(
     name: str, point: SteeringPoint, headers: list[HeaderMatcher], retry_on: str, retriable: HeaderMatcher
 ) -> Route:
     claimed = MetadataMatcher(
-        filter="hairpin",
-        path=[MetadataMatcherPathSegment(key="session")],
-        value=ValueMatcher(present_match=True),
+        filter=VERDICT,
+        path=[MetadataMatcherPathSegment(key=f"{PREFIX}shadow_engine_result")],
+        value=ValueMatcher(string_match=StringMatcher(exact="allowed")),
     )
     # The default back-off waits up to 25 ms before each fallback.
     at_once = RetryPolicyRetryBackOff(base_interval=timedelta(milliseconds=1), max_interval=timedelta(milliseconds=1))
@@ -231,7 +231,9 @@ def _route(
         typed_config=pack(PreviousPrioritiesConfig(update_frequency=1)),
     )
     session = HeaderValueOption(
-        header=HeaderValue(key=SESSION_HEADER, value="%DYNAMIC_METADATA(hairpin:session)%"),
+        header=HeaderValue(
+            key=SESSION_HEADER, value=f"%DYNAMIC_METADATA({VERDICT}:{PREFIX}shadow_effective_policy_id)%"
+        ),
         append_action=HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
     )
     return Route(
