@@ -74,6 +74,9 @@ class Agent:
             settings.directory / "envoy",
             on_line=self._reports.on_line,
             on_exit=self._on_exit,
+            drain_seconds=settings.drain_seconds,
+            # A request for a session without a tunnel is no error, yet Envoy writes a line of error for each.
+            arguments=("--component-log-level", "filter:critical"),
         )
         stack.push_async_callback(envoy.stop)
         await envoy.start()

@@ -20,7 +20,7 @@ egress:
   forbidden: [10.0.0.0/8]         # beside what is never allowed
 requestLog:
   perSecond: 100                  # reports of requests; more are left out
-drainSeconds: 1                   # from "not ready" to the end
+drainSeconds: 1                   # from "not ready" until it takes no more; again for what is under way
 """
 
 from __future__ import annotations
