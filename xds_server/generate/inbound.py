@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDiscoveryType
-from envoy_data_plane.envoy.config.listener.v3 import FilterChain, Listener
+from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
 from envoy_data_plane.envoy.config.rbac.v3 import (
     Permission,
     Policy,
@@ -19,21 +19,20 @@ from envoy_data_plane.envoy.config.rbac.v3 import (
     Rbac as RbacRules,
 )
 from envoy_data_plane.envoy.config.route.v3 import Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost
-from envoy_data_plane.envoy.extensions.filters.http.rbac.v3 import Rbac as RbacFilter
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
     HttpConnectionManager,
     HttpConnectionManagerCodecType,
     HttpConnectionManagerForwardClientCertDetails,
     HttpConnectionManagerSetCurrentClientCertDetails,
-    HttpFilter,
 )
+from envoy_data_plane.envoy.extensions.filters.network.rbac.v3 import Rbac as RbacFilter
+from envoy_data_plane.envoy.extensions.filters.network.tcp_proxy.v3 import TcpProxy
 from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 
 from xds_server.generate.build import (
     NO_TIMEOUT,
     callers_protocol,
     envoy_address,
-    http_filter,
     load_assignment,
     network_filter,
     router,
@@ -62,14 +61,8 @@ def inbound_cluster(port: int, app: SocketAddress) -> Cluster:
     )
 
 
-def inbound_listener(
-    port: int,
-    address: SocketAddress,
-    *,
-    steering: Steering | None = None,
-    allowed: Sequence[str] | None = None,
-) -> Listener:
-    """The listener of one port; with `allowed`, only for clients of these SPIFFE IDs."""
+def inbound_listener(port: int, address: SocketAddress, *, steering: Steering | None = None) -> Listener:
+    """The listener of one port that speaks HTTP."""
     name = f"inbound|{port}||"
     default = Route(
         name="default",
@@ -86,7 +79,7 @@ def inbound_listener(
             subject=True, dns=True, uri=True
         ),
         upgrade_configs=[websocket()],
-        http_filters=[*authorization(allowed), *(steering.filters if steering else ()), router()],
+        http_filters=[*(steering.filters if steering else ()), router()],
         route_config=RouteConfiguration(
             name=name,
             validate_clusters=False,
@@ -100,14 +93,25 @@ def inbound_listener(
     return Listener(name=f"inbound_{port}", address=envoy_address(address), filter_chains=[chain])
 
 
-def authorization(allowed: Sequence[str] | None) -> list[HttpFilter]:
-    """Istio's AuthorizationPolicy in small: clients of these SPIFFE IDs and no others."""
-    if allowed is None:
-        return []
+def inbound_tcp_listener(port: int, address: SocketAddress, *, allowed: Sequence[str]) -> Listener:
+    """The listener of a port whose bytes are passed on as they are, for clients of these SPIFFE IDs and no others.
+
+    Istio does the same for a port named `tcp-…` with an AuthorizationPolicy.
+    """
+    proxy = TcpProxy(stat_prefix=f"inbound_{port}", cluster=f"inbound|{port}||", idle_timeout=NO_TIMEOUT)
+    chain = FilterChain(
+        transport_socket=downstream_tls(),
+        filters=[authorization(allowed), network_filter("envoy.filters.network.tcp_proxy", proxy)],
+    )
+    return Listener(name=f"inbound_{port}", address=envoy_address(address), filter_chains=[chain])
+
+
+def authorization(allowed: Sequence[str]) -> Filter:
+    """Istio's AuthorizationPolicy in small."""
     clients = [
         Principal(authenticated=PrincipalAuthenticated(principal_name=StringMatcher(exact=identity)))
         for identity in allowed
     ]
     policy = Policy(permissions=[Permission(any=True)], principals=[Principal(or_ids=PrincipalSet(ids=clients))])
     rules = RbacRules(action=RbacAction.ALLOW, policies={"clients": policy} if clients else {})
-    return [http_filter("envoy.filters.http.rbac", RbacFilter(rules=rules))]
+    return network_filter("envoy.filters.network.rbac", RbacFilter(rules=rules, stat_prefix="authorization"))

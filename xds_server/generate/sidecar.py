@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hairpin.model.mesh import AGENT, ENTRY, Mesh
 from xds_server.generate import outbound
-from xds_server.generate.inbound import inbound_cluster, inbound_listener
+from xds_server.generate.inbound import inbound_cluster, inbound_listener, inbound_tcp_listener
 from xds_server.generate.steer import Claim, Steering, SteeringPoint, match_filter, match_filter_name, steer
 from xds_server.model.resource import Resource
 from xds_server.model.type_url import TypeUrl
@@ -58,11 +58,15 @@ def workload_resources(mesh: Mesh, workload: Workload) -> list[Resource]:
 
 
 def agent_resources(mesh: Mesh, agent: AgentReplica) -> list[Resource]:
-    """What an agent's sidecar gets: only steered workloads may send to the agent."""
+    """What an agent's sidecar gets: only steered workloads may send to the agent.
+
+    Its inbound side is TCP: the agent itself speaks HTTP with the target's sidecar, and one more HTTP hop would cost a
+    sixth of a steered request's CPU (docs/decisions/0004).
+    """
     steered = [mesh.identity(workload.name) for workload in mesh.workloads if workload.steerable]
     return [
         _resource(TypeUrl.CLUSTER, inbound_cluster(AGENT_PORT, agent.steer)),
-        _resource(TypeUrl.LISTENER, inbound_listener(AGENT_PORT, agent.inbound, allowed=steered)),
+        _resource(TypeUrl.LISTENER, inbound_tcp_listener(AGENT_PORT, agent.inbound, allowed=steered)),
         *outbound_resources(mesh, agent.outbound),
     ]
 
