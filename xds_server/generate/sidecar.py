@@ -61,7 +61,7 @@ def agent_resources(mesh: Mesh, agent: AgentReplica) -> list[Resource]:
     """What an agent's sidecar gets: only steered workloads may send to the agent.
 
     Its inbound side is TCP: the agent itself speaks HTTP with the target's sidecar, and one more HTTP hop would cost a
-    sixth of a steered request's CPU (docs/decisions/0004).
+    sixth of a steered request's CPU (docs/decisions/0006).
     """
     steered = [mesh.identity(workload.name) for workload in mesh.workloads if workload.steerable]
     return [
