@@ -234,8 +234,11 @@ async def test_without_a_judge_nothing_but_the_mesh_is_reached(world, tmp_path):
 
 
 async def test_requests_out_are_logged(world):
-    async with aiohttp.ClientSession() as client:
-        await client.get("http://inventory/?logged", proxy=world.alice.proxy)
+    async with (
+        aiohttp.ClientSession() as client,
+        client.get("http://inventory/?log", proxy=world.alice.proxy) as answer,
+    ):
+        await answer.read()
 
     def logged():
         return next((line for line in world.alice.lines if line.get("method") == "GET"), None)
