@@ -23,6 +23,8 @@ TUNNEL_SECONDS = 15.0
 """How long the first tunnel may take."""
 STRAGGLER_SECONDS = 3.0
 """How long the tunnels to further replicas are waited for."""
+TOLD_SECONDS = 2.0
+"""How long the control plane may take to learn where the process listens, before something else is done."""
 LOST_SECONDS = 0.3
 """How long a tunnel must be missing before it is dialled again: Envoy may just be at it."""
 REACHABLE_INTERVAL = 0.05
@@ -112,6 +114,7 @@ class Link:
         """
         gone, tries = "", 0
         while True:
+            failure: BaseException | None = None
             try:
                 async with self._claimed(tries):
                     if gone:
@@ -121,15 +124,18 @@ class Link:
             except* _GoneError as group:
                 gone = f"session {self.session.name} is gone, {_first(group)}"
             except* HairpinError as group:
-                # The first claim must succeed, and what its owner ended stays ended; else we wait for better times.
-                error = _first(group)
-                if not gone or isinstance(error, StoppedError):
-                    raise error from None
-                if self._problem != str(error):
-                    self._problem = str(error)
-                    self._console.warn(f"{gone}, and can't be claimed again: {error}; trying on")
-                await asyncio.sleep(RETRY_SECONDS[1])
+                failure = _first(group)
             tries += 1
+            if failure is None:
+                continue
+            # The first claim must succeed, and what its owner ended stays ended; else we wait for better times.
+            if not gone or isinstance(failure, StoppedError):
+                raise failure
+            if self._problem != str(failure):
+                self._problem = str(failure)
+                self._console.warn(f"{gone}, and can't be claimed again: {failure}; trying on")
+            await asyncio.sleep(RETRY_SECONDS[1])
+            self._developer_changed()
 
     async def first_claim(self) -> Session:
         """Wait for the session."""
@@ -155,11 +161,15 @@ class Link:
         )
 
     async def serve(self, listener: Listener | None) -> None:
-        """Have requests come to where the process listens; None: it does not, the cluster answers for now."""
+        """Have requests come to where the process listens; None: it does not, the cluster answers for now.
+
+        Returns when the control plane knows, or has had its time for it.
+        """
         if listener is not None and self._laptop is not None:
             await self._laptop.serve(listener.host, listener.port)
         self._listener = listener
         await self._notify()
+        await self._until(lambda session: session.spec.local_port == self._local_port, TOLD_SECONDS)
         if listener is not None and self.session.spec.mode is Mode.STEAL:
             # The control plane says Active when the target's sidecars have the rule: "takes the requests" is then true.
             await self._until(lambda session: session.status.phase is Phase.ACTIVE, ACTIVE_SECONDS)

@@ -7,6 +7,7 @@ import re
 import socket
 from dataclasses import dataclass
 
+from hairpin.api import ServerRefusalError
 from hairpin.errors import InvalidFieldError
 from hairpin.model.match import Match
 from hairpin.model.match_text import parse_match
@@ -16,6 +17,14 @@ from hairpin.model.target import Target
 MAX_PORT = 65535
 DEFAULT_LEASE_SECONDS = 10
 MAX_LEASE_SECONDS = 3600
+_FLAGS = {
+    "target": "--target",
+    "environment": "--env",
+    "match": "--match",
+    "mode": "--mode",
+    "leaseSeconds": "--lease",
+}
+_FIELD = re.compile(rf"^spec\.({'|'.join(_FLAGS)})[\w.\[\]]*")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _LEASE = re.compile(r"(\d+)([smh]?)")
 _HOST = re.compile(r"\*?\.?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|[0-9A-Fa-f:]+")
@@ -80,6 +89,15 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
     )
     _check_together(options, arguments)
     return options
+
+
+def in_flags(error: ServerRefusalError) -> ServerRefusalError:
+    """What the control plane says of a field of the session, said of the flag that it came from."""
+
+    def flag(found: re.Match[str]) -> str:
+        return _FLAGS[found[1]]
+
+    return ServerRefusalError(_FIELD.sub(flag, str(error), count=1))
 
 
 def _check_together(options: RunOptions, arguments: argparse.Namespace) -> None:

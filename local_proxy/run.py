@@ -11,14 +11,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from hairpin.api import find_developer, read_developer
+from hairpin.api import ServerRefusalError, find_developer, read_developer
 from hairpin.model.session import Mode
 from local_proxy.child import find_command, run_child
 from local_proxy.console import Console
 from local_proxy.environment import SESSION_VARIABLE, command_environment
 from local_proxy.link import Link
 from local_proxy.messages import claim_text, sighting_text
-from local_proxy.options import RunOptions, egress_port
+from local_proxy.options import RunOptions, egress_port, in_flags
 from local_proxy.ports import PortWatcher
 from local_proxy.process_tree import ProcessTree, adopt_orphans
 from local_proxy.sessions import requests_text
@@ -64,7 +64,7 @@ async def _run(options: RunOptions, console: Console) -> int:
 
 async def _hold_and_serve(options: RunOptions, link: Link, console: Console, signals: Signals, egress: int) -> int:
     async with asyncio.TaskGroup() as tasks:
-        holding = tasks.create_task(link.hold())
+        holding = tasks.create_task(_hold(link))
         session = await link.first_claim()
         console.say(claim_text(session, requests_text(session, link.developer.routing_key)))
         await link.tunnel_up()
@@ -79,6 +79,13 @@ async def _hold_and_serve(options: RunOptions, link: Link, console: Console, sig
         finally:
             holding.cancel()
     raise AssertionError("only a command ends by itself")
+
+
+async def _hold(link: Link) -> None:
+    try:
+        await link.hold()
+    except ServerRefusalError as error:
+        raise in_flags(error) from error
 
 
 async def _serve_command(options: RunOptions, link: Link, console: Console, signals: Signals, egress: int) -> int:

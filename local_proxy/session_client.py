@@ -20,7 +20,7 @@ from hairpin.api import SESSIONS, VERSION, Developer, error_of
 from hairpin.certificates import clock_skew_problem
 from hairpin.errors import HairpinError, NotFoundError, UnavailableError
 from hairpin.model.session import Session, SessionSpec
-from hairpin.model.session_json import session_from_json, spec_to_json
+from hairpin.model.session_json import API_VERSION, session_from_json, spec_to_json
 
 ANSWER_SECONDS = 10.0
 """How long an answer may take."""
@@ -117,7 +117,8 @@ class SessionClient:
             UnavailableError: the control plane does not answer.
             HairpinError: this machine's clock is so far off that the certificate is of no use.
         """
-        return _session(await self._call("POST", SESSIONS, {"spec": spec_to_json(spec)}, judge_clock=True))
+        document = {"apiVersion": API_VERSION, "kind": "Session", "spec": spec_to_json(spec)}
+        return _session(await self._call("POST", SESSIONS, document, judge_clock=True))
 
     async def get(self, name: str) -> Session:
         """One session."""

@@ -1,0 +1,128 @@
+"""`hairpin run`, `sessions` and `stop` in a whole mesh: the real control plane, agents and sidecars."""
+
+import asyncio
+import os
+import signal
+import sys
+
+import psutil
+import pytest
+
+from tests.support.mesh import echo_mesh, running_mesh
+from tests.support.tunnels import eventually
+
+pytestmark = [pytest.mark.envoy, pytest.mark.timeout(120)]
+
+
+@pytest.fixture(scope="module")
+async def mesh(tmp_path_factory):
+    # A fixture begins and ends in different tasks; the mesh's TaskGroup must not.
+    up, over = asyncio.get_running_loop().create_future(), asyncio.Event()
+
+    async def hold():
+        try:
+            async with running_mesh(echo_mesh(), tmp_path_factory.mktemp("mesh")) as mesh:
+                up.set_result(mesh)
+                await over.wait()
+        except Exception as error:
+            if up.done():
+                raise
+            up.set_exception(error)
+
+    holding = asyncio.get_running_loop().create_task(hold())
+    yield await up
+    over.set()
+    await holding
+
+
+async def test_the_environments_requests_are_the_laptops_and_no_others(mesh):
+    async with mesh.laptop("alice", "alice") as run:
+        assert (await mesh.ask("alice"))["who"] == "laptop of alice"
+        assert (await mesh.ask("bob"))["who"] == "checkout"
+        assert (await mesh.ask())["who"] == "checkout"
+        await run.said(r"^hairpin -> GET checkout/ 200 \d+ ms$")
+    await mesh.answered_by("checkout", "alice")
+    assert "hairpin everything is given back" in run.errors
+
+
+async def test_the_command_calls_into_the_mesh_as_the_agent(mesh):
+    source = "import urllib.request as r; print(r.urlopen('http://inventory/', timeout=20).read().decode())"
+    async with mesh.hairpin("alice", "run", "--mode", "egress", "--", sys.executable, "-c", source) as run:
+        assert await asyncio.wait_for(run.process.wait(), 30) == 0
+    assert "sa/hairpin-agent" in "".join(run.output)
+    assert any(line.startswith("hairpin <- GET inventory 200") for line in run.errors)
+
+
+async def test_a_match_of_ones_own_is_taken(mesh):
+    command = (sys.executable, "-m", "tests.support.echo", "--name", "mine", "--port", "0")
+    flags = ("-t", "checkout:http", "--match", "header x-user=42 and path ^/api")
+    async with mesh.hairpin("alice", "run", *flags, "--", *command) as run:
+        await run.said("takes the requests")
+
+        async def mine():
+            return (await mesh.ask(path="/api/cart", headers={"x-user": "42"}))["who"] == "mine"
+
+        await eventually(mine, what="the match's requests are the laptop's")
+        assert (await mesh.ask(path="/cart", headers={"x-user": "42"}))["who"] == "checkout"
+        assert (await mesh.ask(path="/api/cart"))["who"] == "checkout"
+        await run.said(r"where header x-user=42 and path \^/api$")
+
+
+async def test_a_second_claim_is_refused_and_names_the_owner(mesh):
+    async with mesh.laptop("alice", "shared"):
+        async with mesh.hairpin("bob", "run", "--env", "shared", "-t", "checkout:http", "--", "true") as second:
+            assert await asyncio.wait_for(second.process.wait(), 30) == 4
+    assert len(second.errors) == 1
+    assert "alice" in second.errors[0]
+
+
+async def test_sessions_are_listed_for_everyone_and_stopped_by_their_owner(mesh):
+    async with mesh.laptop("alice", "listed") as run:
+        async with mesh.hairpin("bob", "sessions") as listed:
+            assert await listed.process.wait() == 0
+        line = next(line for line in listed.output if "x-env=listed" in line)
+        name = line.split()[0]
+        assert line.split()[1] == "alice"
+        async with mesh.hairpin("bob", "stop", name) as stop:
+            assert await stop.process.wait() == 1
+        assert "alice's" in stop.errors[0]
+        async with mesh.hairpin("alice", "stop", name) as stop:
+            assert await stop.process.wait() == 0
+        await asyncio.wait_for(run.process.wait(), 30)
+        assert run.process.returncode == 1
+        assert f"hairpin: session {name} was ended from elsewhere" in run.errors
+    await mesh.answered_by("checkout", "listed")
+
+
+async def test_an_unknown_target_names_those_there_are(mesh):
+    async with mesh.hairpin("alice", "run", "--env", "x", "-t", "chekout", "--", "true") as run:
+        assert await run.process.wait() == 3
+    assert len(run.errors) == 1
+    assert "'checkout'" in run.errors[0]
+
+
+async def test_an_unknown_port_names_the_flag_and_those_there_are(mesh):
+    async with mesh.hairpin("alice", "run", "--env", "x", "-t", "checkout:htp", "--", "true") as run:
+        assert await run.process.wait() == 2
+    assert len(run.errors) == 1
+    assert run.errors[0].startswith("hairpin: --target: 'htp' is not a port of it")
+    assert "80 (http)" in run.errors[0]
+
+
+async def test_killing_hairpin_gives_the_requests_back(mesh):
+    async with mesh.laptop("alice", "killed") as run:
+        run.process.kill()
+        await run.process.wait()
+        await mesh.answered_by("checkout", "killed")
+
+
+async def test_a_control_plane_that_is_killed_gets_the_session_again(mesh):
+    async with mesh.laptop("alice", "again") as run:
+        control_plane = next(
+            process
+            for process in psutil.Process().children(recursive=True)
+            if process.cmdline()[1:3] == ["-m", "xds_server"]
+        )
+        os.kill(control_plane.pid, signal.SIGKILL)
+        await run.said("takes its place")
+        await mesh.answered_by("laptop of alice", "again")
