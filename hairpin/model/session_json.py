@@ -1,250 +1,284 @@
-"""Sessions as JSON, in Kubernetes' shape: what the API and files carry."""
+"""Sessions in JSON, in Kubernetes' shape: what the API and files carry. The shapes here are the schema's source, too."""
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime
 from typing import Any
 
 from hairpin.errors import InvalidFieldError
+from hairpin.model.match import Match
 from hairpin.model.match_json import match_from_json, match_to_json
-from hairpin.model.names import check_label
-from hairpin.model.reader import Reader
-from hairpin.model.session import (
-    AgentAddress,
-    Condition,
-    Mode,
-    Phase,
-    Session,
-    SessionSpec,
-    SessionStatus,
-)
-from hairpin.model.target import KINDS, LAST_PORT, Target
+from hairpin.model.names import LABEL
+from hairpin.model.session import AgentAddress, Condition, Mode, Phase, Session, SessionSpec, SessionStatus
+from hairpin.model.shape import Choice, Field, JsonSchema, ListOf, Moment, Record, Text, Whole, moment_text
+from hairpin.model.target import KIND, KINDS, PORT, Target, name_of, port_name
 
 API_VERSION = "hairpin.dev/v1alpha1"
-LEASES = (1, 3600)
+KIND_OF_SESSION = "Session"
+LEASE = Whole(1, 3600)
 """Seconds."""
-LONGEST_ENVIRONMENT = 253
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+"""When a session was created that has not been yet."""
+
+ENVIRONMENT = Text(
+    what="an environment's name",
+    remedy="use what a header or a baggage member can carry: letters, digits, and signs but , ; and blanks",
+    pattern=r"[\x21-\x2b\x2d-\x3a\x3c-\x7e]+",
+    least=1,
+    most=253,
+)
+_PEM = Text(what="a text in PEM", remedy="send it whole", pattern=r"[\t\n\r\x20-\x7e]*", most=65536)
+_TEXT = Text(what="a text", remedy="shorten it", most=4096)
+_MODE = Choice((Mode.STEAL.value, Mode.EGRESS.value), {Mode.MIRROR.value: ("is not served yet", "use steal or egress")})
+
+
+class _MatchShape:
+    """A match, which is read by `match_json` and refers to itself in the schema."""
+
+    def read(self, value: Any, where: str) -> Match:
+        return match_from_json(value, where)
+
+    def schema(self) -> JsonSchema:
+        return {"$ref": "#/$defs/match"}
+
+
+class _PortShape:
+    """A port's number or name."""
+
+    def read(self, value: Any, where: str) -> int | str:
+        return port_name(value, where) if isinstance(value, str) else PORT.read(value, where)
+
+    def schema(self) -> JsonSchema:
+        name = {"type": "string", "minLength": 1, "maxLength": 15, "pattern": "^[a-z0-9](?:-?[a-z0-9])*$"}
+        return {"oneOf": [PORT.schema(), {**name, "not": {"pattern": "^[0-9]+$"}}]}
+
+
+def _build_target(found: dict[str, Any], where: str) -> Target:
+    name_of(found["kind"]).read(found["name"], f"{where}.name")
+    return Target(**found)
+
+
+TARGET = Record(
+    fields={
+        "kind": Field(KIND, default="service"),
+        "name": Field(name_of("pod"), needed=True),
+        "namespace": Field(LABEL, default="default"),
+        "port": Field(_PortShape()),
+    },
+    build=_build_target,
+    rules={
+        "if": {"required": ["kind"], "properties": {"kind": {"enum": [kind for kind in KINDS if kind != "service"]}}},
+        "else": {"properties": {"name": LABEL.schema()}},
+    },
+)
+
+
+def _build_spec(found: dict[str, Any], where: str) -> SessionSpec:
+    spec = SessionSpec(
+        mode=Mode(found["mode"]),
+        target=found["target"],
+        environment=found["environment"],
+        match=found["match"],
+        certificate_request=found["certificateRequest"],
+        local_port=found["localPort"],
+        lease_seconds=found["leaseSeconds"],
+    )
+    check_spec(spec, where)
+    return spec
+
+
+def check_spec(spec: SessionSpec, where: str = "spec") -> None:
+    """What must hold between the fields of a spec.
+
+    Raises:
+        InvalidFieldError: it doesn't.
+    """
+    prefix = f"{where}." if where else ""
+    if spec.mode is Mode.MIRROR:
+        raise InvalidFieldError(f"{prefix}mode", spec.mode.value, *_MODE.refusals[spec.mode.value])
+    if spec.mode is Mode.EGRESS:
+        for name, value in (("target", spec.target), ("match", spec.match)):
+            if value is not None:
+                problem = "has no meaning in mode egress, which takes no requests"
+                raise InvalidFieldError(f"{prefix}{name}", _shown(value), problem, "leave it out, or use mode steal")
+        return
+    if spec.target is None:
+        raise InvalidFieldError(f"{prefix}target", None, "is missing", "name a target, or use mode egress")
+    if spec.environment is None and spec.match is None:
+        remedy = "name an environment or a match: without either the session would take everyone's requests"
+        raise InvalidFieldError(f"{prefix}environment", None, "is missing", remedy)
+
+
+def _shown(value: Target | Match) -> str:
+    return str(value) if isinstance(value, Target) else "…"
+
+
+SPEC = Record(
+    fields={
+        "mode": Field(_MODE, default=Mode.STEAL.value),
+        "target": Field(TARGET),
+        "environment": Field(ENVIRONMENT),
+        "match": Field(_MatchShape()),
+        "certificateRequest": Field(_PEM, default=""),
+        "localPort": Field(PORT),
+        "leaseSeconds": Field(LEASE, default=10),
+    },
+    build=_build_spec,
+    rules={
+        "if": {"required": ["mode"], "properties": {"mode": {"const": Mode.EGRESS.value}}},
+        "then": {"not": {"anyOf": [{"required": ["target"]}, {"required": ["match"]}]}},
+        "else": {"required": ["target"], "anyOf": [{"required": ["environment"]}, {"required": ["match"]}]},
+    },
+)
+
+AGENT_ADDRESS = Record(
+    fields={
+        "name": Field(LABEL, needed=True),
+        "host": Field(_TEXT, needed=True),
+        "tunnelPort": Field(PORT, needed=True),
+        "egressPort": Field(PORT, needed=True),
+    },
+    build=lambda found, _: AgentAddress(
+        name=found["name"], host=found["host"], tunnel_port=found["tunnelPort"], egress_port=found["egressPort"]
+    ),
+)
+
+CONDITION = Record(
+    fields={"type": Field(_TEXT, needed=True), "message": Field(_TEXT, needed=True)},
+    build=lambda found, _: Condition(**found),
+)
+
+
+def _build_status(found: dict[str, Any], _: str) -> tuple[str, SessionStatus]:
+    status = SessionStatus(
+        phase=Phase(found["phase"]),
+        certificate=found["certificate"],
+        certificate_authority=found["certificateAuthority"],
+        agent_identity=found["agentIdentity"],
+        agents=found["agents"],
+        tunnels=found["tunnels"],
+        last_seen=found["lastSeen"],
+        resolved_target=found["resolvedTarget"],
+        conditions=found["conditions"],
+    )
+    return found["owner"], status
+
+
+STATUS = Record(
+    fields={
+        "owner": Field(_TEXT, default=""),
+        "phase": Field(Choice(tuple(Phase)), default=Phase.PENDING.value),
+        "certificate": Field(_PEM, default=""),
+        "certificateAuthority": Field(_PEM, default=""),
+        "agentIdentity": Field(_TEXT, default=""),
+        "agents": Field(ListOf(AGENT_ADDRESS), default=()),
+        "tunnels": Field(ListOf(LABEL), default=()),
+        "lastSeen": Field(Moment()),
+        "resolvedTarget": Field(_TEXT, default=""),
+        "conditions": Field(ListOf(CONDITION), default=()),
+    },
+    build=_build_status,
+)
+
+METADATA = Record(
+    fields={"name": Field(LABEL), "namespace": Field(LABEL), "creationTimestamp": Field(Moment())},
+    build=lambda found, _: found,
+    open=True,  # Kubernetes' own: labels, uid, …
+)
+
+
+def _build_session(found: dict[str, Any], _: str) -> Session:
+    metadata = found["metadata"] or {}
+    owner, status = found["status"] or ("", SessionStatus())
+    return Session(
+        name=metadata.get("name") or "",
+        namespace=metadata.get("namespace") or "",
+        owner=owner,
+        created=metadata.get("creationTimestamp") or NEVER,
+        spec=found["spec"],
+        status=status,
+    )
+
+
+SESSION = Record(
+    fields={
+        "apiVersion": Field(Choice((API_VERSION,))),
+        "kind": Field(Choice((KIND_OF_SESSION,))),
+        "metadata": Field(METADATA),
+        "spec": Field(SPEC, needed=True),
+        "status": Field(STATUS),
+    },
+    build=_build_session,
+)
 
 
 def session_from_json(document: Any) -> Session:
-    """Read a session; without metadata and status, as a laptop sends it, those are empty.
+    """Read a session. As a laptop sends it, `spec` is enough: name, owner and the like are empty then.
 
     Raises:
-        InvalidFieldError: a field can't be used.
+        InvalidFieldError: a field can't be used; names the dotted field, the value and the remedy.
     """
-    reader = Reader(document, "")
-    reader.take("apiVersion", API_VERSION)
-    reader.take("kind", "Session")
-    metadata = reader.section("metadata", {})
-    created = _time(metadata, "creationTimestamp")
-    spec = spec_from_json(reader.take("spec"))
-    status = reader.section("status", {})
-    session = Session(
-        name=metadata.text("name", ""),
-        namespace=metadata.text("namespace", ""),
-        owner=status.text("owner", ""),
-        created=created or datetime(1970, 1, 1, tzinfo=UTC),
-        spec=spec,
-        status=_status(status),
-    )
-    for part in (reader, metadata, status):
-        part.finish()
-    return session
+    return SESSION.read(document, "")
 
 
 def session_to_json(session: Session) -> dict[str, Any]:
     """Write a session whole."""
     return {
         "apiVersion": API_VERSION,
-        "kind": "Session",
+        "kind": KIND_OF_SESSION,
         "metadata": {
             "name": session.name,
             "namespace": session.namespace,
-            "creationTimestamp": _timestamp(session.created),
+            "creationTimestamp": moment_text(session.created),
         },
         "spec": spec_to_json(session.spec),
         "status": {"owner": session.owner, **_status_to_json(session.status)},
     }
 
 
-def spec_from_json(document: Any) -> SessionSpec:
+def spec_from_json(document: Any, where: str = "spec") -> SessionSpec:
     """Read and check what a laptop asks for.
 
     Raises:
         InvalidFieldError: a field can't be used.
     """
-    reader = Reader(document, "spec")
-    match = reader.take("match", None)
-    spec = SessionSpec(
-        mode=_mode(reader),
-        target=_target(reader.take("target", None)),
-        environment=reader.text("environment", "") or None,
-        match=match_from_json(match, "spec.match") if match is not None else None,
-        certificate_request=reader.text("certificateRequest", ""),
-        local_port=reader.port("localPort") if reader.take("localPort", None) is not None else None,
-        lease_seconds=reader.take("leaseSeconds", 10),
-    )
-    reader.finish()
-    check_spec(spec)
-    return spec
-
-
-def check_spec(spec: SessionSpec) -> None:
-    """What must hold between the fields.
-
-    Raises:
-        InvalidFieldError: it doesn't.
-    """
-    shortest, longest = LEASES
-    lease = spec.lease_seconds
-    if not isinstance(lease, int) or isinstance(lease, bool) or not shortest <= lease <= longest:
-        raise InvalidFieldError("spec.leaseSeconds", lease, "is no lease", f"use {shortest} to {longest} seconds")
-    if spec.environment is not None:
-        _check_environment(spec.environment)
-    match spec.mode:
-        case Mode.MIRROR:
-            raise InvalidFieldError("spec.mode", "mirror", "is not served yet", "use steal or egress")
-        case Mode.EGRESS:
-            if spec.target is not None:
-                raise InvalidFieldError(
-                    "spec.target", str(spec.target), "is not used in mode egress", "leave it out, or use mode steal"
-                )
-            if spec.match is not None:
-                raise InvalidFieldError("spec.match", "…", "is not used in mode egress", "leave it out")
-        case Mode.STEAL:
-            if spec.target is None:
-                raise InvalidFieldError("spec.target", None, "is missing", "name a target, or use mode egress")
-            if spec.environment is None and spec.match is None:
-                remedy = "name an environment or a match: a session without would take everyone's requests"
-                raise InvalidFieldError("spec.environment", None, "is missing", remedy)
+    return SPEC.read(document, where)
 
 
 def spec_to_json(spec: SessionSpec) -> dict[str, Any]:
     """Write a spec; what is not set is left out."""
-    target = spec.target
-    fields: dict[str, Any] = {
-        "mode": spec.mode.value,
-        "target": None if target is None else _target_to_json(target),
-        "environment": spec.environment,
-        "match": None if spec.match is None else match_to_json(spec.match),
-        "certificateRequest": spec.certificate_request or None,
-        "localPort": spec.local_port,
-        "leaseSeconds": spec.lease_seconds,
-    }
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _target_to_json(target: Target) -> dict[str, Any]:
-    document: dict[str, Any] = {"kind": target.kind, "name": target.name, "namespace": target.namespace}
-    return document if target.port is None else {**document, "port": target.port}
-
-
-def _target(document: Any) -> Target | None:
-    if document is None:
-        return None
-    reader = Reader(document, "spec.target")
-    port = reader.take("port", None)
-    if isinstance(port, int) and (isinstance(port, bool) or not 0 < port <= LAST_PORT):
-        raise InvalidFieldError("spec.target.port", port, "is not a port", f"use 1 to {LAST_PORT}, or a port's name")
-    if port is not None and not isinstance(port, int):
-        check_label("spec.target.port", str(port))
-    kind = reader.text("kind", "service")
-    if kind not in KINDS:
-        raise InvalidFieldError("spec.target.kind", kind, "is not a kind", f"use one of {', '.join(KINDS)}")
-    target = Target(
-        name=check_label("spec.target.name", reader.text("name")),
-        kind=kind,
-        namespace=check_label("spec.target.namespace", reader.text("namespace", "default")),
-        port=port,
-    )
-    reader.finish()
-    return target
-
-
-def _mode(reader: Reader) -> Mode:
-    value = reader.text("mode", Mode.STEAL.value)
-    if value not in list(Mode):
-        raise InvalidFieldError(reader.path("mode"), value, "is not a mode", f"use one of {', '.join(Mode)}")
-    return Mode(value)
-
-
-def _check_environment(name: str) -> None:
-    if (
-        len(name) > LONGEST_ENVIRONMENT
-        or not name.isprintable()
-        or name != name.strip()
-        or any(c in name for c in ",;")
-    ):
-        remedy = "use what the header carries: printable, no commas, semicolons or spaces around it"
-        raise InvalidFieldError("spec.environment", name, "can't be an environment's name", remedy)
-
-
-def _status(reader: Reader) -> SessionStatus:
-    phase = reader.text("phase", Phase.PENDING.value)
-    if phase not in list(Phase):
-        raise InvalidFieldError(reader.path("phase"), phase, "is not a phase", f"one of {', '.join(Phase)}")
-    return SessionStatus(
-        phase=Phase(phase),
-        certificate=reader.text("certificate", ""),
-        certificate_authority=reader.text("certificateAuthority", ""),
-        agent_identity=reader.text("agentIdentity", ""),
-        agents=tuple(_agent(entry, i) for i, entry in enumerate(reader.items("agents", []))),
-        tunnels=tuple(reader.texts("tunnels", [])),
-        last_seen=_time(reader, "lastSeen"),
-        resolved_target=reader.text("resolvedTarget", ""),
-        conditions=tuple(_condition(entry, i) for i, entry in enumerate(reader.items("conditions", []))),
+    return _set_only(
+        {
+            "mode": spec.mode.value,
+            "target": None if spec.target is None else _set_only(dataclasses.asdict(spec.target)),
+            "environment": spec.environment,
+            "match": None if spec.match is None else match_to_json(spec.match),
+            "certificateRequest": spec.certificate_request,
+            "localPort": spec.local_port,
+            "leaseSeconds": spec.lease_seconds,
+        }
     )
 
 
 def _status_to_json(status: SessionStatus) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        "phase": status.phase.value,
-        "certificate": status.certificate,
-        "certificateAuthority": status.certificate_authority,
-        "agentIdentity": status.agent_identity,
-        "agents": [
-            {"name": a.name, "host": a.host, "tunnelPort": a.tunnel_port, "egressPort": a.egress_port}
-            for a in status.agents
-        ],
-        "tunnels": list(status.tunnels),
-        "lastSeen": _timestamp(status.last_seen) if status.last_seen else None,
-        "resolvedTarget": status.resolved_target,
-        "conditions": [{"type": c.type, "message": c.message} for c in status.conditions],
-    }
-    return {name: value for name, value in fields.items() if value not in (None, "", [])}
-
-
-def _agent(document: Any, index: int) -> AgentAddress:
-    reader = Reader(document, f"status.agents[{index}]")
-    agent = AgentAddress(
-        name=reader.text("name"),
-        host=reader.text("host"),
-        tunnel_port=reader.port("tunnelPort"),
-        egress_port=reader.port("egressPort"),
+    return _set_only(
+        {
+            "phase": status.phase.value,
+            "certificate": status.certificate,
+            "certificateAuthority": status.certificate_authority,
+            "agentIdentity": status.agent_identity,
+            "agents": [
+                {"name": a.name, "host": a.host, "tunnelPort": a.tunnel_port, "egressPort": a.egress_port}
+                for a in status.agents
+            ],
+            "tunnels": list(status.tunnels),
+            "lastSeen": moment_text(status.last_seen) if status.last_seen else None,
+            "resolvedTarget": status.resolved_target,
+            "conditions": [dataclasses.asdict(condition) for condition in status.conditions],
+        }
     )
-    reader.finish()
-    return agent
 
 
-def _condition(document: Any, index: int) -> Condition:
-    reader = Reader(document, f"status.conditions[{index}]")
-    condition = Condition(type=reader.text("type"), message=reader.text("message"))
-    reader.finish()
-    return condition
-
-
-def _time(reader: Reader, field: str) -> datetime | None:
-    text = reader.text(field, "")
-    if not text:
-        return None
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidFieldError(reader.path(field), text, "is not a time", "write RFC 3339, with a zone") from None
-    if time.tzinfo is None:
-        raise InvalidFieldError(reader.path(field), text, "has no time zone", "write RFC 3339, with a zone")
-    return time.astimezone(UTC)
-
-
-def _timestamp(time: datetime) -> str:
-    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+def _set_only(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value not in (None, "", [])}
