@@ -9,6 +9,7 @@ from hairpin.cli import Command
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
 
 class Demo(Command):
@@ -42,7 +43,7 @@ class Demo(Command):
         return asyncio.run(up(shop_folder() / "mesh.yaml", state, after=guide))
 
 
-def shop_folder():  # type: ignore[no-untyped-def] # noqa: ANN201 # pathlib is imported late
+def shop_folder() -> Path:
     """Where the example shop is: in the installed package, or beside it in a clone.
 
     Raises:

@@ -45,7 +45,7 @@ def guide(mesh: Mesh, folder: MeshFolder) -> str:
      Each service says who it is: every "where" reads "cluster".
 
   2. In another terminal, take over checkout for the environment "alice":
-       hairpin run {config}--env alice --target checkout -- python {checkout}
+       {_program()} run {config}--env alice --target checkout -- {_python()} {checkout}
 
   3. Ask again, as alice and as everyone else:
        curl -H 'x-env: alice' '{entry}{CART}'
@@ -57,6 +57,15 @@ def guide(mesh: Mesh, folder: MeshFolder) -> str:
 
   5. Ctrl-C in that terminal gives everything back. Ctrl-C in this one ends the mesh.
 """
+
+
+def _python() -> str:
+    return "python" if shutil.which("python") else "python3"
+
+
+def _program() -> str:
+    """How this hairpin is called from where the user is."""
+    return "hairpin" if shutil.which("hairpin") else _shown(Path(sys.executable).with_name("hairpin"))
 
 
 def _shown(path: Path) -> str:

@@ -84,7 +84,9 @@ class AdsDelivery:
         for group in self._static:
             if not group.startswith("sidecar/"):
                 self._set(group, [])
-        self._cache.set(AGENT_GROUP, Snapshot.of([egress_resource(session.name for session in self._sessions.sessions)]))
+        self._cache.set(
+            AGENT_GROUP, Snapshot.of([egress_resource(session.name for session in self._sessions.sessions)])
+        )
 
     def _matches(self, workload: Workload) -> list[Resource]:
         if not workload.steerable:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 import hairpin
-from hairpin.errors import ConflictError, HairpinError, InvalidFieldError, NotFoundError
+from hairpin.api import status_of
+from hairpin.errors import HairpinError, InvalidFieldError
 from hairpin.model.mesh import AGENT
 from hairpin.model.session_json import session_from_json, session_to_json
 from xds_server.server.tokens import Caller, ForbiddenError, Role, Tokens, UnauthorizedError
@@ -33,14 +34,6 @@ log = logging.getLogger(__name__)
 AGENT_CERTIFICATE_LIFETIME = timedelta(hours=1)
 BODY_LIMIT = 256 * 1024
 """Bytes of a request's body."""
-
-REASONS: dict[type[HairpinError], tuple[int, str]] = {
-    UnauthorizedError: (401, "Unauthorized"),
-    ForbiddenError: (403, "Forbidden"),
-    NotFoundError: (404, "NotFound"),
-    ConflictError: (409, "Conflict"),
-    InvalidFieldError: (422, "Invalid"),
-}
 
 
 class SessionApi:
@@ -275,21 +268,24 @@ async def _errors(
 ) -> web.StreamResponse:
     try:
         return await handler(request)
+    except UnauthorizedError as error:
+        return _status(401, "Unauthorized", str(error))
+    except ForbiddenError as error:
+        return _status(403, "Forbidden", str(error))
     except HairpinError as error:
-        code, reason = next((REASONS[t] for t in type(error).__mro__ if t in REASONS), (500, "InternalError"))
-        details = {"field": error.field} if isinstance(error, InvalidFieldError) else {}
-        return _status(code, reason, str(error), details)
+        code, body = status_of(error)
+        return web.json_response(body, status=code)
     except web.HTTPException as error:
-        return _status(error.status, error.reason.replace(" ", ""), error.text or error.reason, {})
+        return _status(error.status, error.reason.replace(" ", ""), error.text or error.reason)
     except asyncio.CancelledError:
         raise
     except ConnectionResetError:
         raise
     except Exception:
         log.exception("%s %s", request.method, request.path)
-        return _status(500, "InternalError", "the control plane failed; its log has the reason", {})
+        return _status(500, "InternalError", "the control plane failed; its log has the reason")
 
 
-def _status(code: int, reason: str, message: str, details: dict[str, str]) -> web.Response:
+def _status(code: int, reason: str, message: str) -> web.Response:
     status = {"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": message}
-    return web.json_response({**status, "details": details}, status=code)
+    return web.json_response({**status, "details": {}}, status=code)

@@ -15,7 +15,6 @@ from xds_server.sources.leases import utcnow
 
 if TYPE_CHECKING:
     from hairpin.model.session import Session
-
     from xds_server.cache.snapshot_cache import SnapshotCache
     from xds_server.server.registry import ProxyRegistry
     from xds_server.sources.sessions import Change, SessionTable
