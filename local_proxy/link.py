@@ -302,7 +302,7 @@ class Link:
 
         first, longest = REDIAL_SECONDS
         patience = first
-        await self._until(is_up, STRAGGLER_SECONDS)
+        await self._until(is_up, patience)
         while True:
             await self._until(lambda session: self._watching and not is_up(session), None)
             if await self._until(is_up, LOST_SECONDS):

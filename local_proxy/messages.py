@@ -41,7 +41,7 @@ def sighting_text(sighting: Sighting, *, port: int | None, took: bool) -> str:
         what = f"nothing listens on port {port} yet: the cluster answers"
     else:
         what = "nothing listens yet: the cluster answers"
-    return f"{what} ({_also(others)})" if others and port is not None else what
+    return f"{what} ({_instead(others)})" if others and port is not None else what
 
 
 def request_text(request: RequestSeen) -> str:
@@ -68,3 +68,8 @@ def _address(listener: Listener) -> str:
 def _also(others: tuple[Listener, ...]) -> str:
     ports = " and ".join(str(other.port) for other in others)
     return f"it also listens on {ports}: --port {others[0].port} would choose that"
+
+
+def _instead(others: tuple[Listener, ...]) -> str:
+    ports = " and ".join(str(other.port) for other in others)
+    return f"the command listens on {ports}: did you mean --port {others[0].port}?"

@@ -98,7 +98,7 @@ async def _serve_command(options: RunOptions, link: Link, console: Console, sign
         local_hosts=options.local_hosts,
     )
     for note in environment.notes:
-        console.warn(note)
+        console.say(note)
     adopt_orphans()
     async with run_child(options.command, environment.variables, signals) as child, asyncio.TaskGroup() as tasks:
         watching = None

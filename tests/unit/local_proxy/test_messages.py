@@ -1,0 +1,116 @@
+import dataclasses
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from hairpin.model.environment import Carrier, RoutingKey
+from hairpin.model.match_text import parse_match
+from hairpin.model.session import AgentAddress, Mode, Phase, Session, SessionSpec, SessionStatus
+from hairpin.model.target import Target
+from local_proxy.laptop import EgressSeen
+from local_proxy.messages import claim_text, egress_text, request_text, sighting_text
+from local_proxy.ports import Listener, Sighting
+from local_proxy.run import target_port
+from local_proxy.session_client import RequestSeen
+from local_proxy.sessions import age, requests_text, table
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+AGENTS = tuple(AgentAddress(name=f"agent-{n}", host="127.0.0.1", tunnel_port=1, egress_port=2) for n in range(2))
+SESSION = Session(
+    name="alice-1",
+    namespace="default",
+    owner="alice",
+    created=NOW - timedelta(minutes=3),
+    spec=SessionSpec(target=Target("checkout"), environment="alice", match=parse_match("path ^/api")),
+    status=SessionStatus(
+        phase=Phase.ACTIVE, agents=AGENTS, tunnels=("agent-0",), resolved_target="default/checkout:80"
+    ),
+)
+EGRESS = dataclasses.replace(SESSION, name="bob-1", spec=SessionSpec(mode=Mode.EGRESS))
+
+
+def listener(port, host="127.0.0.1", process="python"):
+    return Listener(host=host, port=port, bound=host, process=process)
+
+
+def test_sessions_are_a_table_of_aligned_columns():
+    lines = table([SESSION, EGRESS], RoutingKey(), NOW).splitlines()
+    assert [line.split("   ")[0].strip() for line in lines] == ["NAME", "alice-1", "bob-1"]
+    column = lines[0].index("REQUESTS")
+    assert lines[1][column:].startswith("header x-env=alice and path ^/api")
+    assert lines[2][column:].startswith("-")
+    assert lines[1].endswith("steal    Active   1 of 2   3m")
+
+
+def test_no_sessions_are_told_in_words():
+    assert table([], RoutingKey(), NOW) == "no sessions: all requests are answered by the cluster\n"
+
+
+def test_the_meshs_routing_key_is_in_the_requests_text():
+    assert requests_text(SESSION, RoutingKey(Carrier.BAGGAGE, "env")).startswith("baggage env=alice")
+
+
+@pytest.mark.parametrize(
+    ("time", "text"),
+    [
+        (timedelta(seconds=-5), "0s"),
+        (timedelta(seconds=119), "119s"),
+        (timedelta(minutes=2), "2m"),
+        (timedelta(hours=2), "2h"),
+        (timedelta(days=3), "3d"),
+    ],
+)
+def test_an_age_is_told_in_its_largest_unit(time, text):
+    assert age(time) == text
+
+
+def test_what_is_claimed_is_told():
+    assert claim_text(SESSION, "header x-env=alice") == (
+        "session alice-1: requests of default/checkout:80 where header x-env=alice"
+    )
+    assert claim_text(EGRESS, "-") == "session bob-1: takes no requests, calls into the mesh"
+
+
+@pytest.mark.parametrize(
+    ("sighting", "port", "took", "text"),
+    [
+        (Sighting(listener(80)), None, False, "python at 127.0.0.1:80 takes the requests"),
+        (Sighting(listener(80, "::1", "")), None, False, "[::1]:80 takes the requests"),
+        (
+            Sighting(listener(80), (listener(90), listener(91))),
+            None,
+            False,
+            "python at 127.0.0.1:80 takes the requests; it also listens on 90 and 91: --port 90 would choose that",
+        ),
+        (Sighting(None), None, True, "nothing listens any more: the cluster answers until it comes back"),
+        (Sighting(None), None, False, "nothing listens yet: the cluster answers"),
+        (
+            Sighting(None, (listener(90),)),
+            80,
+            False,
+            "nothing listens on port 80 yet: the cluster answers (the command listens on 90: did you mean --port 90?)",
+        ),
+    ],
+)
+def test_what_listens_is_told(sighting, port, took, text):
+    assert sighting_text(sighting, port=port, took=took) == text
+
+
+def test_requests_are_told_in_a_line_each():
+    seen = RequestSeen(
+        method="GET", authority="checkout", path="/a?b", status=200, duration_ms=7, served="via_upstream"
+    )
+    assert request_text(seen) == "-> GET checkout/a?b 200 7 ms"
+    failed = dataclasses.replace(seen, status=0, served="connection_termination")
+    assert request_text(failed) == "-> GET checkout/a?b - 7 ms (not answered here: connection_termination)"
+    out = EgressSeen(method="CONNECT", authority="inventory:443", status=200, duration_ms=9, refused="")
+    assert egress_text(out) == "<- CONNECT inventory:443 200 9 ms"
+    refused = dataclasses.replace(out, status=403, refused="link-local")
+    assert egress_text(refused) == "<- CONNECT inventory:443 403 9 ms (refused: link-local)"
+
+
+@pytest.mark.parametrize(
+    ("resolved", "port"), [("default/checkout:8080", 8080), ("", None), ("default/checkout", None)]
+)
+def test_the_targets_port_number_is_read(resolved, port):
+    assert target_port(resolved) == port
