@@ -90,7 +90,9 @@ def inbound_listener(port: int, address: SocketAddress, *, steering: Steering | 
         transport_socket=downstream_tls(),
         filters=[network_filter("envoy.filters.network.http_connection_manager", manager)],
     )
-    return Listener(name=f"inbound_{port}", address=envoy_address(address), filter_chains=[chain])
+    return Listener(
+        name=f"inbound_{port}", address=envoy_address(address), enable_reuse_port=False, filter_chains=[chain]
+    )
 
 
 def inbound_tcp_listener(port: int, address: SocketAddress, *, allowed: Sequence[str]) -> Listener:
@@ -103,7 +105,9 @@ def inbound_tcp_listener(port: int, address: SocketAddress, *, allowed: Sequence
         transport_socket=downstream_tls(),
         filters=[authorization(allowed), network_filter("envoy.filters.network.tcp_proxy", proxy)],
     )
-    return Listener(name=f"inbound_{port}", address=envoy_address(address), filter_chains=[chain])
+    return Listener(
+        name=f"inbound_{port}", address=envoy_address(address), enable_reuse_port=False, filter_chains=[chain]
+    )
 
 
 def authorization(allowed: Sequence[str]) -> Filter:

@@ -1,7 +1,8 @@
 """A sidecar's outbound side: what its application calls goes to the Service named by the request's host.
 
 One listener stands for Istio's captured ports: it takes absolute-form requests and CONNECT as an HTTP proxy does, and raw
-HTTP/1.1 and HTTP/2, routed by host. Hosts that the mesh doesn't know pass through (ALLOW_ANY).
+HTTP/1.1 and HTTP/2, routed by host. Hosts that the mesh doesn't know pass through (ALLOW_ANY), but not from the agent
+(REGISTRY_ONLY): what laptops may reach beyond the mesh, the agent itself judges, and a host inside a CONNECT it doesn't see.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from envoy_data_plane.envoy.config.endpoint.v3 import (
 )
 from envoy_data_plane.envoy.config.listener.v3 import FilterChain, Listener, ListenerInternalListenerConfig
 from envoy_data_plane.envoy.config.route.v3 import (
+    DirectResponseAction,
     Route,
     RouteAction,
     RouteActionUpgradeConfig,
@@ -116,6 +118,12 @@ def passthrough_host() -> VirtualHost:
     return VirtualHost(name="allow_any", domains=["*"], routes=[_connect(PASSTHROUGH), plain])
 
 
+def block_all_host() -> VirtualHost:
+    """Hosts that are not the mesh's, refused as Istio does it."""
+    refusal = Route(match=RouteMatch(prefix="/"), direct_response=DirectResponseAction(status=502))
+    return VirtualHost(name="block_all", domains=["*"], routes=[refusal])
+
+
 def entry_host(name: str) -> VirtualHost:
     """At the entry, every other host is the entry's Service."""
     return VirtualHost(
@@ -130,26 +138,28 @@ def route_configuration(name: str, hosts: Sequence[VirtualHost]) -> RouteConfigu
     return RouteConfiguration(name=name, virtual_hosts=list(hosts), validate_clusters=False)
 
 
-def outbound_listener(address: SocketAddress) -> Listener:
+def outbound_listener(address: SocketAddress, *, passthrough: bool = True) -> Listener:
     """The listener that the application's proxy variables name."""
-    return Listener(
-        name=OUTBOUND, address=envoy_address(address), filter_chains=[_chain(OUTBOUND, connect=True, passthrough=True)]
-    )
+    chain = _chain(OUTBOUND, connect=True, passthrough=passthrough)
+    return Listener(name=OUTBOUND, address=envoy_address(address), enable_reuse_port=False, filter_chains=[chain])
 
 
 def entry_listener(address: SocketAddress) -> Listener:
     """The mesh's entry; no proxy, so no CONNECT."""
     return Listener(
-        name="entry", address=envoy_address(address), filter_chains=[_chain("entry", connect=False, passthrough=False)]
+        name="entry",
+        address=envoy_address(address),
+        enable_reuse_port=False,
+        filter_chains=[_chain("entry", connect=False, passthrough=False)],
     )
 
 
-def unwrap_listener() -> Listener:
+def unwrap_listener(*, passthrough: bool = True) -> Listener:
     """What comes out of a CONNECT to a Service of the mesh is HTTP again."""
     return Listener(
         name=UNWRAP,
         internal_listener=ListenerInternalListenerConfig(),
-        filter_chains=[_chain(OUTBOUND, connect=False, passthrough=True)],
+        filter_chains=[_chain(OUTBOUND, connect=False, passthrough=passthrough)],
     )
 
 

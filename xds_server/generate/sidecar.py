@@ -67,7 +67,7 @@ def agent_resources(mesh: Mesh, agent: AgentReplica) -> list[Resource]:
     return [
         _resource(TypeUrl.CLUSTER, inbound_cluster(AGENT_PORT, agent.steer)),
         _resource(TypeUrl.LISTENER, inbound_tcp_listener(AGENT_PORT, agent.inbound, allowed=steered)),
-        *outbound_resources(mesh, agent.outbound),
+        *outbound_resources(mesh, agent.outbound, passthrough=False),
     ]
 
 
@@ -88,17 +88,17 @@ def entry_resources(mesh: Mesh) -> list[Resource]:
     ]
 
 
-def outbound_resources(mesh: Mesh, address: SocketAddress) -> list[Resource]:
-    """A sidecar's outbound side."""
+def outbound_resources(mesh: Mesh, address: SocketAddress, *, passthrough: bool = True) -> list[Resource]:
+    """A sidecar's outbound side; without `passthrough`, to the mesh's own Services alone."""
     services = list(_services(mesh))
     hosts = [outbound.service_host(s.cluster, s.hosts, unwrap=True) for s in services if s.hosts]
-    hosts.append(outbound.passthrough_host())
+    hosts.append(outbound.passthrough_host() if passthrough else outbound.block_all_host())
     clusters = [outbound.service_cluster(s.cluster, s.identity) for s in services]
-    clusters += [outbound.unwrap_cluster(), outbound.passthrough_cluster()]
+    clusters += [outbound.unwrap_cluster(), *([outbound.passthrough_cluster()] if passthrough else [])]
     return [
         *(_resource(TypeUrl.CLUSTER, cluster) for cluster in clusters),
-        _resource(TypeUrl.LISTENER, outbound.outbound_listener(address)),
-        _resource(TypeUrl.LISTENER, outbound.unwrap_listener()),
+        _resource(TypeUrl.LISTENER, outbound.outbound_listener(address, passthrough=passthrough)),
+        _resource(TypeUrl.LISTENER, outbound.unwrap_listener(passthrough=passthrough)),
         _resource(TypeUrl.ROUTE_CONFIGURATION, outbound.route_configuration(outbound.OUTBOUND, hosts)),
     ]
 
