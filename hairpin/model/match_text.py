@@ -71,13 +71,11 @@ def format_match(match: Match) -> str:
     Raises:
         ValueError: an `and` or `or` joins nothing, for which the language has no word.
     """
+    match = _unwrapped(match)
     match match:
-        case Or(parts) if len(parts) > 1 and all(isinstance(part, Method) for part in parts):
+        case Or(parts) if _is_method_list(match):
             return "method " + ",".join(part.name for part in parts if isinstance(part, Method))
         case And(parts) | Or(parts):
-            if len(parts) < 2:  # noqa: PLR2004 - nothing to join
-                [only] = parts
-                return format_match(only)
             return (" and " if isinstance(match, And) else " or ").join(_grouped(part, match) for part in parts)
         case Not(part):
             return f"not {_grouped(part, match)}"
@@ -87,11 +85,23 @@ def format_match(match: Match) -> str:
             return _format_condition(match)
 
 
+def _unwrapped(match: Match) -> Match:
+    """The match without an `and` or `or` that joins but one."""
+    while isinstance(match, And | Or) and len(match.parts) < 2:  # noqa: PLR2004 - nothing to join
+        [match] = match.parts
+    return match
+
+
+def _is_method_list(match: Match) -> bool:
+    return isinstance(match, Or) and all(isinstance(part, Method) for part in match.parts)
+
+
 def _grouped(part: Match, around: Match) -> str:
-    text = format_match(part)
-    joins = isinstance(part, And | Or) and len(part.parts) > 1 and not text.startswith("method ")
-    # What binds closer needs no parentheses.
-    return f"({text})" if joins and not (isinstance(part, And) and isinstance(around, Or)) else text
+    """A part, in parentheses unless it binds closer than what is around it."""
+    part = _unwrapped(part)
+    loose = isinstance(part, And | Or) and not _is_method_list(part)
+    closer = isinstance(part, And) and isinstance(around, Or)
+    return f"({format_match(part)})" if loose and not closer else format_match(part)
 
 
 def _format_condition(match: Match) -> str:
