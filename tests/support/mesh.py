@@ -204,7 +204,11 @@ class TestMesh:
         headers = {"host": host, **({"x-env": environment} if environment else {}), **more.pop("headers", {})}
         method = more.pop("method", "GET")
         url = f"http://{self.mesh.entry.address}{path}"
-        async with aiohttp.ClientSession() as client, client.request(method, url, headers=headers, **more) as response:
+        forever = aiohttp.ClientTimeout(total=None)
+        async with (
+            aiohttp.ClientSession(timeout=forever) as client,
+            client.request(method, url, headers=headers, **more) as response,
+        ):
             body = await response.read()
             assert response.status == 200, f"{response.status}: {body!r}"
             answer: dict[str, Any] = await response.json(content_type=None)
