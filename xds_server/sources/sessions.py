@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
-from hairpin.errors import InvalidFieldError, NotFoundError
+from hairpin.errors import ConflictError, InvalidFieldError, NotFoundError
 from hairpin.model.conflict import Holding, check_conflict
 from hairpin.model.match import And, Match
 from hairpin.model.names import session_name
@@ -21,7 +21,7 @@ from hairpin.model.session import AgentAddress, Condition, Mode, Phase, Session,
 from hairpin.model.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from hairpin.certificates import CertificateAuthority
     from hairpin.model.environment import RoutingKey
@@ -149,7 +149,7 @@ class SessionTable:
     # What a laptop asks
 
     def create(self, owner: str, spec: SessionSpec, now: datetime) -> Session:
-        """A new claim, certified; nothing is steered yet.
+        """A new claim, certified; nothing is steered yet. A lost session of the owner's own makes room for it.
 
         Raises:
             NotFoundError: the mesh has no such target.
@@ -157,7 +157,10 @@ class SessionTable:
             ConflictError: someone holds these requests.
         """
         claimed = self._claim(spec)
-        remarks = self._conflicts(owner, claimed, spec)
+        lost = self._lost_before(owner, claimed, spec)
+        remarks = self._conflicts(owner, claimed, spec, without=lost)
+        for name in lost:
+            self.delete(name)
         name = session_name(owner, spec.target, spec.environment, self._unique())
         target = f"{claimed.workload.namespace}/{claimed.workload.name}:{claimed.port.number}" if claimed else ""
         status = SessionStatus(
@@ -281,14 +284,34 @@ class SessionTable:
     def _environment(self, spec: SessionSpec) -> Match | None:
         return environment_match(spec, self.mesh.routing_key)
 
-    def _conflicts(self, owner: str, claimed: Claimed | None, spec: SessionSpec) -> tuple[Condition, ...]:
+    def _lost_before(self, owner: str, claimed: Claimed | None, spec: SessionSpec) -> list[str]:
+        """The owner's sessions on the same port whose tunnel was up and is down and whose requests the new one takes.
+
+        Someone whose `hairpin run` was killed starts it again, and need not wait for the lease of the dead one.
+        """
+        if claimed is None or spec.mode is not Mode.STEAL:
+            return []
+        new = _holding("", owner, None, claimed)
+        return [
+            name
+            for name, r in self._records.items()
+            if r.session.owner == owner
+            and r.session.status.phase is Phase.LOST
+            and r.claimed is not None
+            and r.session.spec.mode is Mode.STEAL
+            and _conflicting(_holding(name, owner, r.session.created, r.claimed), new)
+        ]
+
+    def _conflicts(
+        self, owner: str, claimed: Claimed | None, spec: SessionSpec, *, without: Sequence[str]
+    ) -> tuple[Condition, ...]:
         if claimed is None or spec.mode is not Mode.STEAL:
             return ()
         new = _holding("", owner, None, claimed)
         held = [
-            _holding(r.session.name, r.session.owner, r.session.created, r.claimed)
-            for r in self._records.values()
-            if r.claimed is not None and r.session.spec.mode is Mode.STEAL
+            _holding(name, r.session.owner, r.session.created, r.claimed)
+            for name, r in self._records.items()
+            if r.claimed is not None and r.session.spec.mode is Mode.STEAL and name not in without
         ]
         return tuple(check_conflict(held, new))
 
@@ -347,6 +370,14 @@ def environment_match(spec: SessionSpec, routing_key: RoutingKey) -> Match | Non
     from hairpin.model.environment import Environment  # noqa: PLC0415
 
     return Environment(spec.environment, routing_key).match if spec.environment else None
+
+
+def _conflicting(held: Holding, new: Holding) -> bool:
+    try:
+        check_conflict([held], new)
+    except ConflictError:
+        return True
+    return False
 
 
 def _holding(name: str, owner: str, since: datetime | None, claimed: Claimed) -> Holding:

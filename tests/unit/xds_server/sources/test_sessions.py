@@ -65,6 +65,37 @@ def test_a_new_session_is_certified_and_serves_nothing(table):
     assert served(table) == []
 
 
+def test_a_lost_session_makes_room_for_its_owners_next(table):
+    lost = table.create("alice", spec(), NOON).name
+    bring_up(table, lost)
+    table.report("hairpin-agent-0", frozenset(), at(2))
+    with pytest.raises(ConflictError):
+        table.create("bob", spec(), at(3))  # nobody else may have it before its lease runs out
+    told = []
+    table.listeners.append(lambda change, session: told.append((change, session.name)))
+    new = table.create("alice", spec(), at(4)).name
+    assert [session.name for session in table.sessions] == [new]
+    assert told == [(Change.DELETED, lost), (Change.ADDED, new)]
+
+
+@pytest.mark.parametrize("tunnel", [True, False])
+def test_a_session_that_is_up_or_not_yet_up_makes_no_room(table, tunnel):
+    first = table.create("alice", spec(), NOON).name
+    if tunnel:
+        bring_up(table, first)
+    with pytest.raises(ConflictError):
+        table.create("alice", spec(), at(2))
+    assert [session.name for session in table.sessions] == [first]
+
+
+def test_a_lost_session_of_other_requests_stays(table):
+    lost = table.create("alice", spec(), NOON).name
+    bring_up(table, lost)
+    table.report("hairpin-agent-0", frozenset(), at(2))
+    other = table.create("alice", spec("carol"), at(3)).name
+    assert [session.name for session in table.sessions] == [lost, other]
+
+
 def test_served_while_its_tunnel_is_up_and_its_process_listens(table):
     name = table.create("alice", spec(), NOON).name
     table.report("hairpin-agent-0", frozenset({name}), at(1))
