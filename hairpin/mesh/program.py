@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FIRST_DELAY, LAST_DELAY = 0.1, 5.0
+"""Seconds before the second restart in a row, and the most that doubling makes of them. The first comes at once."""
 HEALTHY_AFTER = 10.0
 """Seconds after which a program that ended is started again at once."""
 
@@ -65,16 +66,16 @@ class Program:
         Raises:
             HairpinError: the command can't be started at all.
         """
-        delay = FIRST_DELAY
+        delay = 0.0
         loop = asyncio.get_running_loop()
         try:
             while True:
                 started = loop.time()
                 code = await self._once()
-                delay = FIRST_DELAY if loop.time() - started > HEALTHY_AFTER else delay
+                delay = 0.0 if loop.time() - started > HEALTHY_AFTER else delay
                 log.warning("%s ended with %s; started again in %.1f s (%s)", self.name, code, delay, self.log_file)
                 await asyncio.sleep(delay)
-                delay = min(delay * 2, LAST_DELAY)
+                delay = min(delay * 2 or FIRST_DELAY, LAST_DELAY)
                 self.restarts += 1
         finally:
             await self._end()
