@@ -8,7 +8,7 @@ import socket
 from dataclasses import dataclass
 
 from hairpin.api import ServerRefusalError
-from hairpin.errors import InvalidFieldError
+from hairpin.errors import HairpinError, InvalidFieldError
 from hairpin.model.match import Match
 from hairpin.model.match_text import parse_match
 from hairpin.model.session import Mode, SessionSpec
@@ -91,7 +91,7 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
     return options
 
 
-def in_flags(error: ServerRefusalError) -> ServerRefusalError:
+def in_flags(error: InvalidFieldError | ServerRefusalError) -> HairpinError:
     """What the control plane says of a field of the session, said of the flag that it came from."""
 
     def flag(found: re.Match[str]) -> str:

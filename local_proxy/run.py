@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hairpin.api import ServerRefusalError, find_developer, read_developer
+from hairpin.errors import InvalidFieldError
 from hairpin.model.session import Mode
 from local_proxy.child import find_command, run_child
 from local_proxy.console import Console
@@ -84,7 +85,7 @@ async def _hold_and_serve(options: RunOptions, link: Link, console: Console, sig
 async def _hold(link: Link) -> None:
     try:
         await link.hold()
-    except ServerRefusalError as error:
+    except (InvalidFieldError, ServerRefusalError) as error:
         raise in_flags(error) from error
 
 

@@ -86,6 +86,8 @@ def test_a_match_that_cannot_be_read_names_the_flag():
 def test_what_the_control_plane_refuses_is_said_of_the_flag():
     refusal = ServerRefusalError("spec.target.port: 'x' is not a port of it; checkout has 80 (http), spec.match aside")
     assert str(in_flags(refusal)) == "--target: 'x' is not a port of it; checkout has 80 (http), spec.match aside"
+    wrong = InvalidFieldError("spec.environment", ",", "can't be a name", "use letters")
+    assert str(in_flags(wrong)) == "--env: ',' can't be a name; use letters"
     assert str(in_flags(ServerRefusalError("the field is wrong"))) == "the field is wrong"
 
 
