@@ -99,7 +99,8 @@ class StreamRunner:
 
     async def _read_requests(self) -> None:
         try:
-            async with asyncio.timeout(None) as self._reading:  # `stop` lets it run out
+            async with asyncio.timeout(None) as reading:  # `stop` lets it run out
+                self._reading = reading
                 try:
                     while (encoded := await self._read()) is not None:
                         self._take(encoded)
