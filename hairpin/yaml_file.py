@@ -1,15 +1,25 @@
-"""YAML files that users write."""
+"""YAML files that users write, read as what JSON could hold as well.
+
+Of YAML 1.1's surprises none is left: `no` and `on` are words, `12:30` and dates are texts, a key that is there twice is an error.
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hairpin.errors import InvalidFieldError, NotFoundError
 
+if TYPE_CHECKING:
+    import yaml
+
+LONGEST = 1 << 20
+"""Bytes of a file."""
+
 
 def load_yaml(path: Path) -> Any:
-    """The file's one document.
+    """The file's one document: mappings, lists, texts, numbers, true, false and None.
 
     Raises:
         NotFoundError: it can't be read.
@@ -18,7 +28,10 @@ def load_yaml(path: Path) -> Any:
     import yaml  # noqa: PLC0415 # takes a while to import
 
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        if len(content) > LONGEST:
+            raise InvalidFieldError(str(path), f"{len(content)} bytes", "are too many", f"use {LONGEST} at most")
+        return yaml.load(content.decode(), _loader())  # noqa: S506 # a SafeLoader
     except OSError as error:
         raise NotFoundError(f"{path} can't be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -27,3 +40,32 @@ def load_yaml(path: Path) -> Any:
         mark = error.problem_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         raise InvalidFieldError(where, error.problem, "is no YAML", "mend this line") from error
+    except yaml.YAMLError as error:
+        raise InvalidFieldError(str(path), str(error), "is no YAML", "drop what no text file should hold") from error
+
+
+def _loader() -> type[yaml.SafeLoader]:
+    """A safe loader of YAML 1.2's core schema, without octal and hexadecimal numbers."""
+    import yaml  # noqa: PLC0415
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 # YAML's own way
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            seen = set()
+            for key, _ in node.value:
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value} for the second time", key.start_mark
+                    )
+                seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    for tag, pattern, first in (
+        ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+        ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+        ("int", r"[-+]?(0|[1-9][0-9]*)", list("-+0123456789")),
+        ("float", r"[-+]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", list("-+0123456789")),
+    ):
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(rf"^(?:{pattern})$"), first)
+    return Loader

@@ -145,6 +145,27 @@ KEYS = [
     "status",
 ]
 
+TWEAKS = [
+    lambda text: f"{text}\n",
+    lambda text: f" {text}",
+    lambda text: text + ",",
+    lambda text: text + ";",
+    lambda text: text + "&",
+    lambda text: text + "#",
+    lambda text: text + "?",
+    lambda text: text + "é",
+    lambda text: text + "\x7f",
+    lambda text: text + " a",
+    lambda text: "/" + text,
+    lambda text: ":" + text,
+    lambda text: "x-hairpin-" + text,
+    lambda text: text[1:],
+    lambda text: text[:-1],
+    str.upper,
+    str.lower,
+    lambda text: text * 300,
+]
+
 
 def places(document, path=()):
     yield path
@@ -153,6 +174,12 @@ def places(document, path=()):
     )
     for key, value in items:
         yield from places(value, (*path, key))
+
+
+def at(document, path):
+    for key in path:
+        document = document[key]
+    return document
 
 
 def changed(document, path, change):
@@ -167,11 +194,17 @@ def changed(document, path, change):
 def spoiled(draw, documents):
     document = draw(documents)
     for _ in range(draw(st.integers(1, 2))):
-        path = draw(st.sampled_from(list(places(document))))
-        kind = draw(st.sampled_from(["replace", "add", "drop"]))
-        value, key = draw(junk), draw(st.sampled_from(KEYS))
+        kind = draw(st.sampled_from(["tweak", "tweak", "tweak", "replace", "add", "drop", "uproot"]))
+        containers = kind in ("add", "drop", "uproot")
+        paths = [path for path in places(document) if isinstance(at(document, path), dict | list) is containers]
+        path = draw(st.sampled_from(paths or [()]))
+        value, key, tweak = draw(junk), draw(st.sampled_from(KEYS)), draw(st.sampled_from(TWEAKS))
 
-        def change(node, kind=kind, value=value, key=key):
+        def change(node, kind=kind, value=value, key=key, tweak=tweak):
+            if kind == "tweak" and isinstance(node, str):
+                return tweak(node)
+            if kind == "tweak" and isinstance(node, int):
+                return node * 3601
             if isinstance(node, dict) and kind == "add":
                 return {**node, key: value}
             if isinstance(node, dict) and kind == "drop" and node:
