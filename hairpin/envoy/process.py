@@ -321,9 +321,11 @@ class ManagedEnvoy:
 
     def _log(self, line: bytes) -> None:
         severity, message = log_record(line.decode(errors="replace"))
-        # What keeps it from starting is raised by `start`; when it is asked to end, its streams end, too.
-        expected = self._starting or (self._child is not None and self._child.asked)
-        log.log(logging.DEBUG if expected else severity, "%s: %s", self.name, message)
+        if self._starting:
+            severity = logging.DEBUG  # what keeps it from starting is raised by `start`
+        elif self._child is not None and self._child.asked:
+            severity = min(severity, logging.INFO)  # asked to end, it warns of its own streams' ends
+        log.log(severity, "%s: %s", self.name, message)
 
 
 def _ignore(_: object) -> None:

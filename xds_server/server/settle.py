@@ -52,20 +52,20 @@ class Settler:
         """Return when the workload's sidecars have the newest matches, or after `PATIENCE`."""
         try:
             async with asyncio.timeout(PATIENCE):
-                await self._in_step(workload)
+                await self._in_step(workload, proxies=0)
         except TimeoutError:
             return
 
     async def _confirm(self, workload: str) -> None:
-        await self._in_step(workload)
+        await self._in_step(workload, proxies=1)
         self._table.confirm(self._table.unconfirmed(workload), utcnow())
 
-    async def _in_step(self, workload: str) -> None:
+    async def _in_step(self, workload: str, *, proxies: int) -> None:
         group = sidecar_group(workload)
         snapshot = self._cache.get(group)
         if snapshot is not None:
             version = snapshot.version(TypeUrl.EXTENSION_CONFIG)
-            await self._registry.wait_synced(group, TypeUrl.EXTENSION_CONFIG, version)
+            await self._registry.wait_synced(group, TypeUrl.EXTENSION_CONFIG, version, proxies=proxies)
 
     def _on_change(self, change: Change, session: Session) -> None:
         del change
