@@ -220,9 +220,12 @@ async def test_the_largest_that_are_accepted_fit_into_envoy(ports, tmp_path):
         {"tracestate": {"key": "k", "regex": "(?:a|bc|[d-z]?){600}"}},
         {"baggage": {"key": "k", "regex": ","}},
         {"path": {"regex": "(?i)/x{0,1000}"}},
+        {"baggage": {"key": "k" * 256, "regex": "[acegikmoqsuwy]{650}"}},
+        {"baggage": {"key": "k", "regex": r"(?:\W?[^ac]?[^eg]?){350}"}},
+        {"query": {"name": "k", "regex": r"(?i)(?:[a-z]*x?y+){600}"}},
     ]
     cases = [match_from_json(match) for match in largest]
     cases += [And(()), Or(()), Header("x"), TracestateMember("k"), Query("k")]
     async with judge([{"yes": match} for match in cases], ports(), tmp_path) as envoy:
         [answer] = await envoy.ask([Request(path="/XXX", headers=(("baggage", "k=,"),))])
-    assert answer == ["", "", "", "", "", "", "yes", "yes", "", "", "", ""]
+    assert answer == [""] * 6 + ["yes"] + [""] * 3 + ["yes", "", "", "", ""]
