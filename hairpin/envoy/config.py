@@ -251,11 +251,17 @@ ADS: Config = {"ads": {}, "resource_api_version": "V3"}
 
 
 def ads(cluster: str, *, delta: bool = True) -> Config:
-    """The `ads_config` of a bootstrap's `dynamic_resources`."""
+    """The `ads_config` of a bootstrap's `dynamic_resources`.
+
+    A lost stream is tried again within two seconds: Envoy's own back-off goes up to thirty.
+    """
+    back_off = {"base_interval": "0.25s", "max_interval": "2s"}
     return {
         "api_type": "DELTA_GRPC" if delta else "GRPC",
         "transport_api_version": "V3",
-        "grpc_services": [{"envoy_grpc": {"cluster_name": cluster}}],
+        "grpc_services": [
+            {"envoy_grpc": {"cluster_name": cluster, "retry_policy": {"retry_back_off": back_off}}},
+        ],
         "set_node_on_first_message_only": True,
     }
 

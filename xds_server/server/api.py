@@ -280,7 +280,7 @@ async def _errors(
     except asyncio.CancelledError:
         raise
     except ConnectionResetError:
-        raise
+        return web.Response(status=499)  # nobody is there to get it: a laptop or an agent was killed
     except Exception:
         log.exception("%s %s", request.method, request.path)
         return _status(500, "InternalError", "the control plane failed; its log has the reason")
