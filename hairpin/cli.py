@@ -1,4 +1,4 @@
-"""The command line: finds the subcommands, runs one, and turns errors into one line and an exit code.
+"""The command line: finds the subcommands, runs one, and turns errors into a line and an exit code.
 
 It imports nothing but `sys` until it knows what was asked, so that `hairpin --version` answers at once. Each of the
 other packages brings its own subcommands as entry points of the group `hairpin.commands`: the name of the entry point
@@ -85,8 +85,14 @@ def _run(arguments: list[str]) -> int:
         known = _hairpin_error(error)
         if known is None or debug:
             raise
-        sys.stderr.write(f"hairpin: {' '.join(str(known).split())}\n")
+        sys.stderr.write(f"hairpin: {_told(known)}\n")
         return int(getattr(known, "exit_code", 1))
+
+
+def _told(error: BaseException) -> str:
+    """An error in one line, but for the lines that show a place in what the user typed: those are indented."""
+    message, indent, shown = str(error).partition("\n  ")
+    return " ".join(message.split()) + indent + shown.rstrip()
 
 
 def _hairpin_error(error: BaseException) -> BaseException | None:

@@ -129,6 +129,12 @@ def test_an_error_is_one_line_and_its_exit_code(commands, capsys):
     assert capsys.readouterr().err == "hairpin: bob holds these requests\n"
 
 
+def test_an_error_that_shows_a_place_keeps_it_under_the_line(commands, capsys):
+    commands["greet"].error = HairpinError("--match: 'hedder'\nbegins no condition\n  hedder x=1\n  ^^^^^^")
+    assert cli.main(["greet"]) == 1
+    assert capsys.readouterr().err == "hairpin: --match: 'hedder' begins no condition\n  hedder x=1\n  ^^^^^^\n"
+
+
 def test_an_error_out_of_a_task_group_is_one_line_too(commands, capsys):
     commands["greet"].error = ExceptionGroup("tasks", [ExceptionGroup("more", [HairpinError("no tunnel")])])
     assert cli.main(["greet"]) == 1
