@@ -264,7 +264,16 @@ class SessionTable:
             return None
         workload = self.mesh.workload(spec.target.name)
         names = [w.name for w in self.mesh.workloads]
-        if workload is None or spec.target.namespace != workload.namespace:
+        if spec.target.kind != "service":
+            problem = "is nothing that this mesh has"
+            raise InvalidFieldError(
+                "spec.target.kind", spec.target.kind, problem, f"name a service: {', '.join(names)}"
+            )
+        if spec.target.namespace != self.mesh.namespace:
+            raise NotFoundError(
+                f"the mesh has no namespace {spec.target.namespace!r}; its services are in {self.mesh.namespace!r}"
+            )
+        if workload is None:
             hint = did_you_mean(spec.target.name, names)
             raise NotFoundError(
                 f"the mesh has no service {spec.target.name!r} in namespace {spec.target.namespace!r}{hint}; "
