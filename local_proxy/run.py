@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hairpin.api import ServerRefusalError, find_developer, read_developer
+from hairpin.envoy.binary import find_envoy
 from hairpin.errors import InvalidFieldError
 from hairpin.model.session import Mode
 from local_proxy.child import find_command, run_child
@@ -49,6 +50,7 @@ async def _run(options: RunOptions, console: Console) -> int:
     file = find_developer(options.config)
     if options.command:
         find_command(options.command, os.environ)
+    find_envoy()
     port = egress_port(options.egress_port)
     with Signals().installed() as signals, _private_directory() as directory:
         link = Link(lambda: read_developer(file), options.spec, directory, egress_port=port, console=console)
