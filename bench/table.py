@@ -15,8 +15,10 @@ def paths(summary: dict[str, Any]) -> str:
     """One row a path and number of connections."""
     lines = [
         "",
-        (f"{'path':<30} {'conn':>4} {'req/s':>8} {'ratio':>6} {'(quartiles)':>13} "
-        f"{'p50 ms':>7} {'over':>6} {'p99 ms':>7} {'CPU µs':>7} {'(quartiles)':>12}"),
+        (
+            f"{'path':<30} {'conn':>4} {'req/s':>8} {'ratio':>6} {'(quartiles)':>13} "
+            f"{'p50 ms':>7} {'over':>6} {'p99 ms':>7} {'CPU µs':>7} {'(quartiles)':>12}"
+        ),
     ]
     for name, by_connections in summary.items():
         for connections, row in by_connections.items():
