@@ -1,0 +1,72 @@
+"""`make chaos`: kills and freezes each part of a mesh under load, and counts what callers saw.
+
+    python -m bench.chaos [--repetitions 7] [--only laptop-envoy,cli,…] [--json FILE] [--keep FOLDER]
+
+16 connections send GETs without the environment's header, GETs with it and POSTs with it, each POST with a key of its own;
+nothing is ever repeated by the caller. Ends with 1 if something failed that must not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from bench.chaos.faults import FAULTS
+from bench.chaos.measure import Result, measure, silence, table
+from bench.chaos.mesh import chaos_mesh
+from hairpin.errors import HairpinError
+
+
+async def run(names: list[str], repetitions: int, folder: Path) -> list[Result]:
+    """The mesh, and all faults in it."""
+    faults = [fault for fault in FAULTS if fault.name in names]
+    async with chaos_mesh(folder) as mesh:
+        return await measure(mesh, faults, repetitions, lambda text: print(f"  {text}", file=sys.stderr))
+
+
+def main() -> int:
+    """Measure and print."""
+    known = [fault.name for fault in FAULTS]
+    parser = argparse.ArgumentParser(prog="python -m bench.chaos", description=__doc__.partition("\n")[0])
+    parser.add_argument("--repetitions", type=int, default=7, help="of each fault (default 7)")
+    parser.add_argument("--only", type=lambda text: text.split(","), default=known, help=f"of {','.join(known)}")
+    parser.add_argument("--json", type=Path, default=Path("bench/results/chaos.json"), help="where the numbers go")
+    parser.add_argument("--keep", type=Path, help="a folder for the mesh's files and logs, kept")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.only) - set(known):
+        parser.error(f"--only: {', '.join(sorted(unknown))}: known are {', '.join(known)}")
+    silence()
+    results: list[Result] = []
+    with tempfile.TemporaryDirectory(prefix="hairpin-chaos-") as name:
+        try:
+            results = asyncio.run(run(arguments.only, arguments.repetitions, arguments.keep or Path(name)))
+        except* HairpinError as group:
+            sys.stderr.write(f"chaos: {_first(group)}\n")
+    if not results:
+        return 1
+    sys.stdout.write(table(results))
+    for result in results:
+        for error, count in result.counts.errors.most_common(4):
+            sys.stdout.write(f"  {result.what}: {count} × {error}\n")
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps({result.name: result.to_json() for result in results}, indent=1))
+    complaints = [complaint for result in results for complaint in result.complaints()]
+    for complaint in complaints:
+        sys.stdout.write(f"NOT so: {complaint}\n")
+    sys.stdout.write(f"\nnumbers: {arguments.json}\n")
+    return 1 if complaints else 0
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

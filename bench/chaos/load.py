@@ -1,0 +1,132 @@
+"""Keep-alive load over raw sockets: one request at a time on each connection, and none is ever repeated.
+
+A usual HTTP client repeats an idempotent request when its connection breaks, silently: it would hide what is counted here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+
+from bench.chaos.records import Kind, Record
+
+CONNECTIONS = (Kind.UNMATCHED,) * 4 + (Kind.GET,) * 8 + (Kind.POST,) * 4
+"""What each of the 16 connections sends."""
+PATHS = {
+    Kind.UNMATCHED: ("/", "/delay?ms=50", "/", "/stream?ms=150"),
+    Kind.GET: (*("/",) * 5, "/delay?ms=150", *("/",) * 4, "/stream?ms=300"),
+    Kind.POST: ("/", "/delay?ms=150", "/"),
+}
+"""So that a fault always finds some requests before their response's head, and some in its body."""
+PAUSE_SECONDS = 0.01
+"""Between two requests of a connection: the machine is shared with everything that is under load."""
+TIMEOUT_SECONDS = 20.0
+"""A request that takes so long has failed."""
+BODY = b"x" * 2000
+
+
+class Load:
+    """Running load. Its records are complete once it has stopped.
+
+    Args:
+        host: of whom the connections are opened to.
+        port: likewise.
+        service: the Host of every request.
+        environment: the value of `x-env` in matched requests.
+    """
+
+    def __init__(self, host: str, port: int, *, service: str, environment: str) -> None:
+        self.records: list[Record] = []
+        self._address = host, port
+        self._service = service
+        self._environment = environment
+        self._stopping = False
+        self._name = secrets.token_hex(4)
+        self._keys = itertools.count()
+        self._ended = asyncio.Event()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Load]:
+        """Under load inside; at the end each connection finishes its request."""
+        async with asyncio.TaskGroup() as tasks:
+            for number, kind in enumerate(CONNECTIONS):
+                tasks.create_task(self._connection(number, kind))
+            try:
+                yield self
+            finally:
+                self._stopping = True
+
+    async def until(self, holds: Callable[[list[Record]], bool], seconds: float) -> bool:
+        """Wait until the records show something; False if they don't in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not holds(self.records):
+                    self._ended.clear()
+                    await self._ended.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _connection(self, number: int, kind: Kind) -> None:
+        paths = itertools.islice(itertools.cycle(PATHS[kind]), 3 * number, None)
+        while not self._stopping:
+            with contextlib.suppress(OSError):
+                reader, writer = await asyncio.open_connection(*self._address)
+                try:
+                    await self._requests(reader, writer, kind, paths)
+                finally:
+                    writer.close()
+                continue
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _requests(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kind: Kind, paths: Iterator[str]
+    ) -> None:
+        while not self._stopping:
+            record = Record(kind=kind, path=next(paths), sent=asyncio.get_running_loop().time())
+            writer.write(self._request(record))
+            goes_on = await _exchange(reader, record)
+            self.records.append(record)
+            self._ended.set()
+            if not goes_on:
+                return
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    def _request(self, record: Record) -> bytes:
+        lines = [f"{'POST' if record.kind is Kind.POST else 'GET'} {record.path} HTTP/1.1", f"host: {self._service}"]
+        if record.kind is not Kind.UNMATCHED:
+            lines.append(f"x-env: {self._environment}")
+        body = b""
+        if record.kind is Kind.POST:
+            record.key = f"{self._name}-{next(self._keys)}"
+            body = BODY
+            lines += [f"x-request-key: {record.key}", f"content-length: {len(body)}"]
+        return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+async def _exchange(reader: asyncio.StreamReader, record: Record) -> bool:
+    """Read the response into the record; whether the connection may be used again."""
+    clock = asyncio.get_running_loop().time
+    try:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            start = await reader.readexactly(1)
+            record.begun = clock()
+            status, *lines = (start + await reader.readuntil(b"\r\n\r\n")).decode("latin1").split("\r\n")
+            headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+            record.status, record.who = int(status.split(" ")[1]), headers.get("x-who", "")
+            if headers.get("transfer-encoding") == "chunked":
+                while size := int(await reader.readuntil(b"\r\n"), 16):
+                    await reader.readexactly(size + 2)
+                await reader.readexactly(2)
+            else:
+                await reader.readexactly(int(headers.get("content-length", "0")))
+            return headers.get("connection") != "close"
+    except (asyncio.IncompleteReadError, OSError, TimeoutError, ValueError) as error:
+        record.error = f"{type(error).__name__}: {error}"
+        return False
+    finally:
+        record.ended = clock()

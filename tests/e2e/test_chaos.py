@@ -1,0 +1,32 @@
+"""Each part of a mesh is killed or frozen under load, once or twice; `make chaos` does it more often and judges times too."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.chaos.faults import FAULTS
+from bench.chaos.measure import Result, repetition
+from bench.chaos.mesh import chaos_mesh
+from bench.chaos.records import Kind
+
+pytestmark = [pytest.mark.envoy, pytest.mark.timeout(180)]
+
+SLACK = 3.0
+FALLS_BACK = {fault.name for fault in FAULTS} - {"control-plane"}
+"""The faults that are sure to take the laptop away for a moment."""
+
+
+@pytest.fixture(scope="module")
+async def chaos(tmp_path_factory):
+    async with chaos_mesh(tmp_path_factory.mktemp("chaos")) as mesh:
+        yield mesh
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+async def test_nobody_notices(chaos, fault):
+    result = Result(name=fault.name, what=fault.what, one_second=fault.one_second)
+    await repetition(chaos, fault, result)
+    assert result.complaints(slack=SLACK) == []
+    assert all(result.counts.sent[kind] > 0 for kind in Kind)
+    assert fault.name not in FALLS_BACK or result.counts.by_cluster[Kind.GET] > 0
+    assert fault.name != "no-tunnel" or result.no_tunnel > 0
