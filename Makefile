@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 ONCE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format chaos bench lock clean
+.PHONY: help setup demo test test-fast check format chaos bench lock schema clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ bench: $(READY) ## latency, throughput, attach time and CPU, as ratios of one ru
 lock: ## the hashed locks, from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o requirements.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --group dev pyproject.toml -o requirements-dev.txt
+
+schema: $(READY) ## the JSON Schemas in docs/, from the model
+	$(BIN)/python -c "import json; from pathlib import Path; from hairpin.model.schema import match_json_schema as m, session_json_schema as s; [Path(f'docs/{n}.schema.json').write_text(json.dumps(f(), indent=2) + chr(10)) for n, f in (('match', m), ('session', s))]"
 
 clean: ## what was built here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -244,6 +244,15 @@ def _common_tls(identity: Identity, peers: tuple[Config, ...], alpn: tuple[str, 
     }
 
 
+# Runtime
+
+ISTIO_RUNTIME: Config = {
+    "layers": [{"name": "static", "static_layer": {"re2.max_program_size.error_level": 32768}}],
+}
+"""The `layered_runtime` of an Envoy that takes matches, as Istio's bootstrap has it. Envoy's own bound on regular
+expressions, 100, has it refuse what matches are made of.
+"""
+
 # Discovery
 
 ADS: Config = {"ads": {}, "resource_api_version": "V3"}

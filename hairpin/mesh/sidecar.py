@@ -14,10 +14,6 @@ XDS_SERVER_NAME = "xds-server"
 """The DNS SAN of the control plane's certificate."""
 
 
-RUNTIME = {"re2.max_program_size.error_level": 32768}
-"""As in the bootstrap of Istio's proxies. Envoy's own bound, 100, has it refuse what matches are made of."""
-
-
 def sidecar_bootstrap(
     mesh: Mesh, name: str, identity: Identity, control_plane: Identity, *, kind: str = "sidecar", delta: bool = True
 ) -> Config:
@@ -53,5 +49,5 @@ def sidecar_bootstrap(
             "cds_config": {**config.ADS, "initial_fetch_timeout": "0s"},
         },
         "static_resources": {"clusters": [cluster], "secrets": secrets},
-        "layered_runtime": {"layers": [{"name": "static", "static_layer": RUNTIME}]},
+        "layered_runtime": config.ISTIO_RUNTIME,
     }

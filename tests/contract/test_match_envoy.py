@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hairpin.envoy import config
+from hairpin.envoy.config import ISTIO_RUNTIME
 from hairpin.envoy.process import ManagedEnvoy
 from hairpin.model.evaluate import Request, matches
 from hairpin.model.match import And, BaggageMember, Header, Match, Or, Path, Query, StringKind, TracestateMember
@@ -20,7 +21,7 @@ from hairpin.model.match_rules import parts_of
 from hairpin.model.match_text import parse_match
 from tests.support.envoy import HOST, http_listener, static
 from tests.support.matches import Dice
-from xds_server.generate.match import RUNTIME, permission
+from xds_server.generate.match import permission
 
 pytestmark = pytest.mark.envoy
 
@@ -130,7 +131,7 @@ async def judge(filters: Sequence[dict[str, Match]], port: int, directory: FileP
         ],
     }
     bootstrap = static(http_listener(port, route, filters=rbac))
-    bootstrap["layered_runtime"] = {"layers": [{"name": "static", "static_layer": RUNTIME}]}
+    bootstrap["layered_runtime"] = ISTIO_RUNTIME
     async with ManagedEnvoy("judge", bootstrap, directory):
         yield Judge(port, names)
 

@@ -15,7 +15,6 @@ from hairpin.errors import HairpinError, InvalidFieldError
 from hairpin.model.match import And, Match, Not, Or, StringKind
 from hairpin.model.match_text import format_match
 from hairpin.model.mesh import SocketAddress
-from xds_server.generate.match import RUNTIME
 from xds_server.generate.steer import Claim, SteeringPoint, match_filter
 
 if TYPE_CHECKING:
@@ -84,5 +83,5 @@ def _bootstrap(match: Match) -> config.Config:
     listener = {"name": "validate", "address": config.tcp("127.0.0.1", 0), "filter_chains": [{"filters": [manager]}]}
     return {
         "static_resources": {"listeners": [listener]},
-        "layered_runtime": {"layers": [{"name": "static", "static_layer": RUNTIME}]},
+        "layered_runtime": config.ISTIO_RUNTIME,
     }

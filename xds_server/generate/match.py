@@ -6,7 +6,7 @@ no difference to lists). What a user gave is escaped; a user's own expression is
 may have, so that it can't reach into the next member.
 
 Envoy compiles RE2 for Latin-1 and refuses programs of more than 100 steps unless its bootstrap says otherwise: one that
-takes matches needs `RUNTIME`, as Istio's proxies have it.
+takes matches needs `hairpin.envoy.config.ISTIO_RUNTIME`, as Istio's proxies have it.
 """
 
 from __future__ import annotations
@@ -33,9 +33,6 @@ from hairpin.model.match import (
     StringPredicate,
     TracestateMember,
 )
-
-RUNTIME = {"re2.max_program_size.error_level": 32768}
-"""The static runtime layer that an Envoy's bootstrap needs; the value is Istio's."""
 
 _OWS = r"[ \t]*"  # RFC 9110's optional white space
 

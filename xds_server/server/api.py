@@ -252,7 +252,7 @@ def _spec_patch(document: dict[str, Any]) -> dict[str, Any]:
     change: dict[str, Any] = {}
     for field, value in spec.items():
         if field == "localPort":
-            if value is not None and not (isinstance(value, int) and 0 < value < 65536):  # noqa: PLR2004 # a port
+            if value is not None and not (type(value) is int and 0 < value < 65536):  # noqa: PLR2004 # a port
                 raise InvalidFieldError("spec.localPort", value, "is not a port", "send 1 to 65535, or null")
             change["local_port"] = value
         elif field == "certificateRequest" and isinstance(value, str):
