@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hairpin.envoy.leash import leashed, suitable_leash
@@ -14,7 +16,6 @@ from hairpin.errors import HairpinError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,20 @@ class Program:
     def pid(self) -> int | None:
         """Its process, if it runs."""
         return self._process.pid if self._process and self._process.returncode is None else None
+
+    def check(self) -> None:
+        """Find the command.
+
+        Raises:
+            HairpinError: there is no such program.
+        """
+        name = self.command[0]
+        # A relative path is meant from the program's own folder, as the system call takes it.
+        where = str((self._directory or Path()) / name) if "/" in name else name
+        if shutil.which(where, path=self._environment.get("PATH")) is None:
+            raise HairpinError(
+                f"{self.name} can't be started: {' '.join(self.command)}: there is no program {name!r}; mend its `command`"
+            )
 
     async def run(self) -> None:
         """Keep it running until cancelled, then end it.

@@ -12,6 +12,7 @@ import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from hairpin.envoy.binary import find_envoy
 from hairpin.envoy.process import ManagedEnvoy
 from hairpin.errors import UnavailableError
 from hairpin.mesh.program import Program
@@ -60,7 +61,14 @@ class MeshSupervisor:
 
     @asynccontextmanager
     async def running(self, progress: Callable[[str], None] = lambda _: None) -> AsyncIterator[MeshSupervisor]:
-        """The mesh, up and ready; down again at the end."""
+        """The mesh, up and ready; down again at the end.
+
+        Raises:
+            HairpinError: Envoy or a service's program is missing, or the mesh did not come up.
+        """
+        find_envoy()  # what can be wrong is found before anything is begun
+        for service in self.services.values():
+            service.check()
         write_folder(self.folder, self.mesh)
         async with asyncio.TaskGroup() as tasks:
             programs = [self.control_plane, *self.agents.values(), *self.services.values()]
