@@ -16,10 +16,9 @@ from agent.control_plane import ControlPlaneClient
 from agent.judge import Judge
 from agent.reports import GAUGES, Reports
 from agent.settings import AgentSettings
-from hairpin.envoy.config import write_atomically
 from hairpin.envoy.process import ManagedEnvoy
 from hairpin.errors import HairpinError
-from hairpin.files import private_directory
+from hairpin.files import private_directory, write_private
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ class Agent:
         settings = self._settings
         private_directory(settings.directory)
         rate = json.dumps(request_log_rate(settings)).encode()
-        write_atomically(settings.request_log_rate, rate)
+        write_private(settings.request_log_rate, rate)
         async with AsyncExitStack() as stack:
             await self._serve_readiness(stack)
             async with asyncio.TaskGroup() as tasks:

@@ -29,8 +29,8 @@ from hairpin.envoy.config import (
     typed,
     upstream_tls,
     virtual_host,
-    write_atomically,
 )
+from hairpin.files import write_private
 from hairpin.model.session import AgentAddress
 
 _LOOPBACK = "127.0.0.1"
@@ -120,7 +120,7 @@ def write_tunnels(settings: LaptopSettings, generations: Mapping[str, int]) -> N
 
 
 def _write(path: Path, *resources: Config) -> None:
-    write_atomically(path, json.dumps({"resources": resources}).encode())
+    write_private(path, json.dumps({"resources": resources}).encode())
 
 
 def _file(path: Path) -> Config:

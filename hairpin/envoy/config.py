@@ -194,15 +194,10 @@ def write_identity(identity: Identity, *, key: bytes, chain: bytes, authority: b
             "watched_directory": {"path": str(identity.directory)},
         },
     }
-    write_atomically(identity.authority, authority)
-    write_atomically(identity.certificate, key.rstrip() + b"\n" + chain)
+    write_private(identity.authority, authority)
+    write_private(identity.certificate, key.rstrip() + b"\n" + chain)
     if not identity.secret.exists():
-        write_atomically(identity.secret, json.dumps({"resources": [secret]}).encode())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file by a rename, which is what Envoy watches for; nobody else may read it."""
-    write_private(path, content)
+        write_private(identity.secret, json.dumps({"resources": [secret]}).encode())
 
 
 def san(kind: str, value: str) -> Config:

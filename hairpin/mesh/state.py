@@ -27,8 +27,9 @@ import yaml
 
 from hairpin.api import Developer, state_directory, write_developer
 from hairpin.certificates import CertificateAuthority, new_key_and_request
-from hairpin.envoy.config import Identity, write_atomically, write_identity
+from hairpin.envoy.config import Identity, write_identity
 from hairpin.errors import UnavailableError
+from hairpin.files import write_private
 from hairpin.mesh.mesh_file import mesh_to_document
 from hairpin.model.mesh import AGENT, ENTRY
 from hairpin.tokens import token_hash
@@ -125,8 +126,8 @@ def write_folder(folder: MeshFolder, mesh: Mesh) -> None:
     hairpin_ca.save(folder.authority)
     for name, account in _proxies(mesh).items():
         _write_identity(folder, name, mesh_ca, mesh.identity(account), hairpin_ca.certificate)
-    write_atomically(folder.root / "mesh-ca.pem", mesh_ca.certificate.encode())
-    write_atomically(folder.root / "hairpin-ca.pem", hairpin_ca.certificate.encode())
+    write_private(folder.root / "mesh-ca.pem", mesh_ca.certificate.encode())
+    write_private(folder.root / "hairpin-ca.pem", hairpin_ca.certificate.encode())
     _write_json(folder.mesh, mesh_to_document(mesh))
     tokens = [_write_agent(folder, mesh, agent) for agent in mesh.agents]
     tokens += [_write_developer(folder, mesh, user, hairpin_ca.certificate) for user in mesh.developers]
@@ -163,7 +164,7 @@ def _write_identity(
 def _write_agent(folder: MeshFolder, mesh: Mesh, agent: AgentReplica) -> dict[str, str]:
     token = secrets.token_urlsafe(32)
     token_file = folder.agent(agent.name).with_suffix(".token")
-    write_atomically(token_file, token.encode())
+    write_private(token_file, token.encode())
     services = [workload.name for workload in mesh.workloads]
     _write_yaml(
         folder.agent(agent.name),
@@ -203,8 +204,8 @@ def _write_developer(folder: MeshFolder, mesh: Mesh, user: str, authority: str) 
 
 
 def _write_json(path: Path, document: Any) -> None:
-    write_atomically(path, json.dumps(document, indent=2).encode())
+    write_private(path, json.dumps(document, indent=2).encode())
 
 
 def _write_yaml(path: Path, document: Any) -> None:
-    write_atomically(path, yaml.safe_dump(document, sort_keys=False).encode())
+    write_private(path, yaml.safe_dump(document, sort_keys=False).encode())

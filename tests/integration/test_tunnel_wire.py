@@ -14,7 +14,7 @@ import pytest
 
 from agent.bootstrap import agent_bootstrap, request_log_rate
 from hairpin.envoy.binary import find_envoy
-from hairpin.envoy.config import write_atomically
+from hairpin.files import write_private
 from hairpin.model.mesh import SocketAddress
 from hairpin.model.session import AgentAddress
 from local_proxy.bootstrap import LaptopSettings, laptop_bootstrap, write_app, write_tunnels
@@ -43,7 +43,7 @@ async def test_envoy_accepts_the_agents_bootstrap(tmp_path, in_mesh):
     more = {"mesh_outbound": SocketAddress(HOST, 1), "services": ("inventory",)} if in_mesh else {}
     async with tunnels(tmp_path) as made:
         settings = made.agent_settings("agent-0", **more)
-    write_atomically(settings.request_log_rate, json.dumps(request_log_rate(settings)).encode())
+    write_private(settings.request_log_rate, json.dumps(request_log_rate(settings)).encode())
     assert await validate(agent_bootstrap(settings), tmp_path / "agent.json") == ""
     broken = agent_bootstrap(settings)
     broken["static_resources"]["clusters"][0]["connect_timeout"] = "soon"

@@ -26,8 +26,9 @@ from agent.judge import Judge
 from agent.reports import Reports
 from agent.settings import AgentSettings, ControlPlane
 from hairpin.certificates import CertificateAuthority, new_key_and_request
-from hairpin.envoy.config import Config, Identity, write_atomically, write_identity
+from hairpin.envoy.config import Config, Identity, write_identity
 from hairpin.envoy.process import ManagedEnvoy
+from hairpin.files import write_private
 from hairpin.model.mesh import SocketAddress
 from hairpin.model.session import AgentAddress
 from local_proxy.bootstrap import LaptopSettings, laptop_bootstrap, write_app, write_tunnels
@@ -125,7 +126,7 @@ class AgentProxy:
 
     def allow(self, *sessions: str) -> None:
         content = json.dumps({"resources": [egress_policy(*sessions)]}).encode()
-        write_atomically(self.settings.directory / "egress.json", content)
+        write_private(self.settings.directory / "egress.json", content)
 
     async def get(self, session: str, path: str = "/", **arguments: Any) -> Answer:
         """The answer to a steered request."""
@@ -210,7 +211,7 @@ class Tunnels:
         settings = self.agent_settings(name, **more)
         runner = await (judge or Judge()).serve(settings.judge_socket)
         self._stack.push_async_callback(runner.cleanup)
-        write_atomically(settings.request_log_rate, json.dumps(request_log_rate(settings)).encode())
+        write_private(settings.request_log_rate, json.dumps(request_log_rate(settings)).encode())
         reports = Reports()
         lines: list[dict[str, Any]] = []
 
@@ -268,7 +269,7 @@ class Tunnels:
 
 def from_file(bootstrap: Config, path: Path) -> Config:
     """The bootstrap with what it discovers by ADS read from a file."""
-    write_atomically(path, json.dumps({"resources": [egress_policy()]}).encode())
+    write_private(path, json.dumps({"resources": [egress_policy()]}).encode())
     source = {"path_config_source": {"path": str(path)}, "resource_api_version": "V3"}
     ads = json.dumps({"ads": {}, "resource_api_version": "V3"})
     changed: Config = json.loads(json.dumps(bootstrap).replace(ads, json.dumps(source)))

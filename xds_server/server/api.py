@@ -17,8 +17,9 @@ from hairpin.model.mesh import AGENT
 from hairpin.model.session_json import session_from_json, session_to_json
 from xds_server.server.tokens import Caller, ForbiddenError, Role, Tokens, UnauthorizedError
 from xds_server.server.watch import Watchers
+from xds_server.sources.claims import effective_match
 from xds_server.sources.leases import utcnow
-from xds_server.sources.sessions import Change, SessionTable, effective_match, environment_match
+from xds_server.sources.sessions import Change, SessionTable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -105,9 +106,8 @@ class SessionApi:
         """A new claim of the caller's."""
         caller = self._caller(request, Role.DEVELOPER)
         spec = session_from_json(await _json(request)).spec
-        environment = environment_match(spec, self._table.mesh.routing_key)
         if spec.target is not None:
-            await self._validate(effective_match(spec, environment))
+            await self._validate(effective_match(self._table.mesh, spec))
         session = self._table.create(caller.name, spec, utcnow())
         log.info("session %s of %s: %s", session.name, session.owner, session.status.resolved_target or "egress")
         return web.json_response(session_to_json(session), status=201)

@@ -13,19 +13,19 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
-from hairpin.errors import ConflictError, InvalidFieldError, NotFoundError
+from hairpin.errors import ConflictError, NotFoundError
 from hairpin.model.conflict import Holding, check_conflict
-from hairpin.model.match import And, Match
+from hairpin.model.match import Match
 from hairpin.model.names import session_name
-from hairpin.model.session import AgentAddress, Condition, Mode, Phase, Session, SessionSpec, SessionStatus
+from hairpin.model.session import AgentAddress, Condition, Phase, Session, SessionSpec, SessionStatus
 from hairpin.model.suggest import did_you_mean
+from xds_server.sources.claims import Claimed, claim
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from hairpin.certificates import CertificateAuthority
-    from hairpin.model.environment import RoutingKey
-    from hairpin.model.mesh import Mesh, ServicePort, Workload
+    from hairpin.model.mesh import Mesh
 
 CERTIFICATE_LIFETIME = timedelta(minutes=10)
 START_GRACE = timedelta(seconds=30)
@@ -54,15 +54,6 @@ class Listener(Protocol):
         """`session` as it is now; as it last was when it is deleted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claimed:
-    """What a stealing session takes: a port of a workload, and which of its requests."""
-
-    workload: Workload
-    port: ServicePort
-    match: Match
-
-
 @dataclass(slots=True)
 class _Record:
     session: Session
@@ -76,11 +67,10 @@ class _Record:
     confirmed: bool = False
     """Whether the target's sidecars have acknowledged that."""
 
-
-def effective_match(spec: SessionSpec, environment_match: Match | None) -> Match:
-    """The environment's requests that satisfy the session's own match."""
-    parts = [part for part in (environment_match, spec.match) if part is not None]
-    return parts[0] if len(parts) == 1 else And(tuple(parts))
+    def holding(self) -> list[Holding]:
+        """What it holds, if it takes requests."""
+        session = self.session
+        return [self.claimed.held(session.name, session.owner, session.created)] if self.claimed else []
 
 
 class SessionTable:
@@ -156,12 +146,12 @@ class SessionTable:
             InvalidFieldError: a field can't be used.
             ConflictError: someone holds these requests.
         """
-        claimed = self._claim(spec)
-        lost = self._lost_before(owner, claimed, spec)
-        remarks = self._conflicts(owner, claimed, spec, without=lost)
+        claimed = claim(self.mesh, spec)
+        lost = self._lost_before(owner, claimed)
+        remarks = self._conflicts(owner, claimed, without=lost)
         for name in lost:
             self.delete(name)
-        name = session_name(owner, spec.target, spec.environment, self._unique())
+        name = session_name(owner, spec.target, spec.environment, secrets.token_hex(3))
         target = f"{claimed.workload.namespace}/{claimed.workload.name}:{claimed.port.number}" if claimed else ""
         status = SessionStatus(
             phase=Phase.PENDING,
@@ -259,79 +249,33 @@ class SessionTable:
             hint = did_you_mean(name, self._records)
             raise NotFoundError(f"there is no session {name!r}{hint}; `hairpin sessions` lists them") from None
 
-    def _claim(self, spec: SessionSpec) -> Claimed | None:
-        if spec.target is None:
-            return None
-        workload = self.mesh.workload(spec.target.name)
-        names = [w.name for w in self.mesh.workloads]
-        if spec.target.kind != "service":
-            problem = "is nothing that this mesh has"
-            raise InvalidFieldError(
-                "spec.target.kind", spec.target.kind, problem, f"name a service: {', '.join(names)}"
-            )
-        if spec.target.namespace != self.mesh.namespace:
-            raise NotFoundError(
-                f"the mesh has no namespace {spec.target.namespace!r}; its services are in {self.mesh.namespace!r}"
-            )
-        if workload is None:
-            hint = did_you_mean(spec.target.name, names)
-            raise NotFoundError(
-                f"the mesh has no service {spec.target.name!r} in namespace {spec.target.namespace!r}{hint}; "
-                f"it has {', '.join(names)}"
-            )
-        port = workload.port(spec.target.port)
-        if port is None:
-            known = ", ".join(f"{p.number} ({p.name})" for p in workload.ports)
-            problem = "is not a port of it" if spec.target.port is not None else "is needed: it has several"
-            raise InvalidFieldError("spec.target.port", spec.target.port, problem, f"{workload.name} has {known}")
-        if not workload.steerable:
-            raise InvalidFieldError(
-                "spec.target.name", workload.name, "has `steerable: false` in the mesh's file", "set it to true"
-            )
-        return Claimed(workload=workload, port=port, match=effective_match(spec, self._environment(spec)))
-
-    def _environment(self, spec: SessionSpec) -> Match | None:
-        return environment_match(spec, self.mesh.routing_key)
-
-    def _lost_before(self, owner: str, claimed: Claimed | None, spec: SessionSpec) -> list[str]:
+    def _lost_before(self, owner: str, claimed: Claimed | None) -> list[str]:
         """The owner's sessions on the same port whose tunnel was up and is down and whose requests the new one takes.
 
         Someone whose `hairpin run` was killed starts it again, and need not wait for the lease of the dead one.
         """
-        if claimed is None or spec.mode is not Mode.STEAL:
+        if claimed is None:
             return []
-        new = _holding("", owner, None, claimed)
+        new = claimed.held("", owner, None)
         return [
             name
-            for name, r in self._records.items()
-            if r.session.owner == owner
-            and r.session.status.phase is Phase.LOST
-            and r.claimed is not None
-            and r.session.spec.mode is Mode.STEAL
-            and _conflicting(_holding(name, owner, r.session.created, r.claimed), new)
+            for name, record in self._records.items()
+            if (record.session.owner, record.session.status.phase) == (owner, Phase.LOST)
+            and any(_conflicting(held, new) for held in record.holding())
         ]
 
-    def _conflicts(
-        self, owner: str, claimed: Claimed | None, spec: SessionSpec, *, without: Sequence[str]
-    ) -> tuple[Condition, ...]:
-        if claimed is None or spec.mode is not Mode.STEAL:
+    def _conflicts(self, owner: str, claimed: Claimed | None, *, without: Sequence[str]) -> tuple[Condition, ...]:
+        if claimed is None:
             return ()
-        new = _holding("", owner, None, claimed)
-        held = [
-            _holding(name, r.session.owner, r.session.created, r.claimed)
-            for name, r in self._records.items()
-            if r.claimed is not None and r.session.spec.mode is Mode.STEAL and name not in without
-        ]
-        return tuple(check_conflict(held, new))
+        records = [record for name, record in self._records.items() if name not in without]
+        held = [holding for record in records for holding in record.holding()]
+        return tuple(check_conflict(held, claimed.held("", owner, None)))
 
     def _certify(self, name: str, spec: SessionSpec, now: datetime) -> str:
         certificate = self._authority.sign(
             spec.certificate_request, dns=(name,), lifetime=CERTIFICATE_LIFETIME, now=now
         )
         return certificate.chain
-
-    def _unique(self) -> str:
-        return secrets.token_hex(3)
 
     def _refresh(self, now: datetime) -> None:
         for record in list(self._records.values()):
@@ -357,7 +301,7 @@ class SessionTable:
     def _serves(self, record: _Record, spec: SessionSpec, up: tuple[str, ...]) -> bool:
         # A sidecar spreads requests over all replicas: one without the session's tunnel would send its share back.
         everywhere = bool(up) and self.connected_agents <= set(up)
-        return record.claimed is not None and spec.mode is Mode.STEAL and spec.local_port is not None and everywhere
+        return record.claimed is not None and spec.local_port is not None and everywhere
 
     def _tell_agents(self) -> None:
         for listener in self.agent_listeners:
@@ -374,28 +318,9 @@ def _phase(record: _Record, up: tuple[str, ...]) -> Phase:
     return Phase.ACTIVE if record.confirmed else Phase.READY
 
 
-def environment_match(spec: SessionSpec, routing_key: RoutingKey) -> Match | None:
-    """The match of the spec's environment by the mesh's routing key."""
-    from hairpin.model.environment import Environment  # noqa: PLC0415
-
-    return Environment(spec.environment, routing_key).match if spec.environment else None
-
-
 def _conflicting(held: Holding, new: Holding) -> bool:
     try:
         check_conflict([held], new)
     except ConflictError:
         return True
     return False
-
-
-def _holding(name: str, owner: str, since: datetime | None, claimed: Claimed) -> Holding:
-    return Holding(
-        session=name,
-        owner=owner,
-        since=since,
-        namespace=claimed.workload.namespace,
-        workload=claimed.workload.name,
-        port=claimed.port.number,
-        match=claimed.match,
-    )
