@@ -47,7 +47,7 @@ class Listener:
     process: str = ""
     """That process's name."""
     inode: int = 0
-    """Orders sockets by age, where the system tells."""
+    """Tells sockets of one port apart, where the system does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class PortWatcher:
                 theirs = self._debugger_ports(processes[pid])
                 name = _name(processes[pid])
                 found += [self._listener(s, pid, name) for s in sockets if s.port not in theirs]
-        return sorted(found, key=lambda listener: (listener.inode, _rank(listener), listener.port))
+        return found
 
     def _listener(self, listening: ListeningSocket, pid: int | None = None, process: str = "") -> Listener:
         host = loopback_of(listening.host)

@@ -36,7 +36,7 @@ class ListeningSocket:
     host: str
     port: int
     inode: int = 0
-    """Names the socket for as long as it lives, and grows from one to the next; 0 where the system does not tell."""
+    """Names the socket for as long as it lives; 0 where the system does not tell."""
 
 
 def listening_sockets() -> list[ListeningSocket]:
@@ -54,6 +54,9 @@ def sockets_of(
 ) -> dict[int, list[ListeningSocket]]:
     """The listening sockets of some processes; those that have ended or belong to someone else count for none.
 
+    In the order of their descriptors, which is that of their opening as long as none was closed before. (The numbers of
+    inodes tell nothing of that: each CPU gives them out from a range of its own.)
+
     Args:
         pids: the processes.
         listening: what `listening_sockets` has just returned, to save asking again.
@@ -63,7 +66,7 @@ def sockets_of(
     table = {found.inode: found for found in (listening_sockets() if listening is None else listening)}
     if not table:
         return {}
-    return {pid: [table[inode] for inode in sorted(set(_inodes(pid)) & table.keys())] for pid in pids}
+    return {pid: [table[inode] for inode in dict.fromkeys(_inodes(pid)) if inode in table] for pid in pids}
 
 
 def loopback_of(host: str) -> str:
@@ -129,7 +132,7 @@ def _address(digits: str) -> str:
 
 def _inodes(pid: int) -> Iterator[int]:
     with contextlib.suppress(OSError):  # it has ended, or is someone else's
-        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        for descriptor in sorted(Path(f"/proc/{pid}/fd").iterdir(), key=lambda path: int(path.name)):
             with contextlib.suppress(OSError):  # closed meanwhile
                 if found := _SOCKET.match(str(descriptor.readlink())):
                     yield int(found[1])

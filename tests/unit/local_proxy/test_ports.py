@@ -97,6 +97,25 @@ os.kill(found.listener.pid, 9), root.kill(), stranger.kill()
     assert result.stdout.split() == [str(port), "0"]
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes can't be moved between CPUs here")
+@pytest.mark.parametrize("cpus", [(0, -1), (-1, 0)])
+def test_the_one_opened_first_is_taken_whatever_cpu_it_was_opened_on(start, cpus):
+    """Each CPU numbers inodes from a range of its own: they say nothing of age."""
+    source = f"""
+import os, socket, time
+cpus, kept = sorted(os.sched_getaffinity(0)), []
+for index in {cpus}:
+    os.sched_setaffinity(0, {{cpus[index]}})
+    kept.append(socket.create_server(("127.0.0.1", 0)))
+print(*(one.getsockname()[1] for one in kept), flush=True)
+time.sleep(60)
+"""
+    process = start(source, function=python, stdout=subprocess.PIPE)
+    first, second = map(int, process.stdout.readline().split())
+    sighting = watcher(process).look()
+    assert (sighting.listener.port, [other.port for other in sighting.others]) == (first, [second])
+
+
 def test_of_several_ports_the_one_opened_first_is_taken_and_the_others_are_told(start):
     first, second = free_port(), free_port()
     sighting = watcher(start(f"127.0.0.1,{max(first, second)}", f"127.0.0.1,{min(first, second)}")).look()
