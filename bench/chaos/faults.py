@@ -37,6 +37,8 @@ class Fault:
     name: str
     what: str
     strike: Callable[[ChaosMesh], Awaitable[Struck]]
+    alone: bool = False
+    """Whether it concerns this one laptop: another one must not be disturbed."""
     one_second: bool = False
     """Whether the laptop shall answer again within one second (p50)."""
 
@@ -58,14 +60,14 @@ def _kill(of: Callable[[ChaosMesh], psutil.Process]) -> Callable[[ChaosMesh], Aw
 
 async def _kill_cli(mesh: ChaosMesh) -> Struck:
     """The developer types `hairpin run` again, one second later."""
-    cli, envoy = mesh.cli, mesh.laptop_envoy
+    cli, envoy = mesh.laptop.cli, mesh.laptop.envoy
     at = _now()
     cli.kill()
     await dead(envoy)
-    await mesh.end_laptop()  # reaps it
+    await mesh.laptop.ended()
     await asyncio.sleep(1)
     since = _now()
-    await mesh.start_laptop()
+    await mesh.laptop.start()
     return Struck(at=at, since=since)
 
 
@@ -86,11 +88,11 @@ async def _kill_control_plane(mesh: ChaosMesh) -> Struck:
     at = _now()
     victim.kill()
     await dead(victim)
-    return Struck(at=at, ready=await so(mesh.session_active, "the session is active again"))
+    return Struck(at=at, ready=await so(mesh.sessions_active, "the sessions are active again"))
 
 
 async def _freeze(mesh: ChaosMesh) -> Struck:
-    envoy = mesh.laptop_envoy
+    envoy = mesh.laptop.envoy
     at = _now()
     envoy.suspend()
     try:
@@ -103,8 +105,8 @@ async def _freeze(mesh: ChaosMesh) -> Struck:
 
 async def _no_tunnel(mesh: ChaosMesh) -> Struck:
     """Nobody is there to withdraw the rule, nor to start the laptop's Envoy again."""
-    frozen = [mesh.control_plane, mesh.cli]
-    envoy = mesh.laptop_envoy
+    frozen = [mesh.control_plane, mesh.laptop.cli]
+    envoy = mesh.laptop.envoy
     for process in frozen:
         process.suspend()
     try:
@@ -124,9 +126,13 @@ async def _no_tunnel(mesh: ChaosMesh) -> Struck:
 
 FAULTS = (
     Fault(
-        name="laptop-envoy", what="kill -9 the laptop's Envoy", strike=_kill(lambda m: m.laptop_envoy), one_second=True
+        name="laptop-envoy",
+        what="kill -9 the laptop's Envoy",
+        strike=_kill(lambda m: m.laptop.envoy),
+        alone=True,
+        one_second=True,
     ),
-    Fault(name="cli", what="kill -9 hairpin run", strike=_kill_cli),
+    Fault(name="cli", what="kill -9 hairpin run", strike=_kill_cli, alone=True),
     Fault(name="agent", what="kill -9 the agent", strike=_kill_agent(lambda m: m.agent_process), one_second=True),
     Fault(
         name="agent-envoy",
@@ -134,9 +140,9 @@ FAULTS = (
         strike=_kill_agent(lambda m: m.agent_envoy),
         one_second=True,
     ),
-    Fault(name="freeze", what="freeze the laptop's Envoy", strike=_freeze),
-    Fault(name="no-tunnel", what="rule without tunnel", strike=_no_tunnel),
-    Fault(name="process", what="kill -9 the developer's process", strike=_kill(lambda m: m.developers_process)),
+    Fault(name="freeze", what="freeze the laptop's Envoy", strike=_freeze, alone=True),
+    Fault(name="no-tunnel", what="rule without tunnel", strike=_no_tunnel, alone=True),
+    Fault(name="process", what="kill -9 the developer's process", strike=_kill(lambda m: m.laptop.process), alone=True),
     Fault(name="agent-sidecar", what="kill -9 the agent's sidecar", strike=_kill(lambda m: m.agent_sidecar)),
     Fault(name="control-plane", what="kill -9 the control plane", strike=_kill_control_plane),
 )

@@ -14,12 +14,13 @@ from contextlib import asynccontextmanager
 
 from bench.chaos.records import Kind, Record
 
-CONNECTIONS = (Kind.UNMATCHED,) * 4 + (Kind.GET,) * 8 + (Kind.POST,) * 4
+CONNECTIONS = (Kind.UNMATCHED,) * 4 + (Kind.GET,) * 6 + (Kind.POST,) * 4 + (Kind.BYSTANDER,) * 2
 """What each of the 16 connections sends."""
 PATHS = {
     Kind.UNMATCHED: ("/", "/delay?ms=50", "/", "/stream?ms=150"),
     Kind.GET: (*("/",) * 5, "/delay?ms=150", *("/",) * 4, "/stream?ms=300"),
     Kind.POST: ("/", "/delay?ms=150", "/"),
+    Kind.BYSTANDER: ("/", "/", "/stream?ms=150", "/"),
 }
 """So that a fault always finds some requests before their response's head, and some in its body."""
 PAUSE_SECONDS = 0.01
@@ -37,13 +38,14 @@ class Load:
         port: likewise.
         service: the Host of every request.
         environment: the value of `x-env` in matched requests.
+        bystander: the same, of the bystander's.
     """
 
-    def __init__(self, host: str, port: int, *, service: str, environment: str) -> None:
+    def __init__(self, host: str, port: int, *, service: str, environment: str, bystander: str) -> None:
         self.records: list[Record] = []
         self._address = host, port
         self._service = service
-        self._environment = environment
+        self._environments = {Kind.GET: environment, Kind.POST: environment, Kind.BYSTANDER: bystander}
         self._stopping = False
         self._name = secrets.token_hex(4)
         self._keys = itertools.count()
@@ -98,8 +100,8 @@ class Load:
 
     def _request(self, record: Record) -> bytes:
         lines = [f"{'POST' if record.kind is Kind.POST else 'GET'} {record.path} HTTP/1.1", f"host: {self._service}"]
-        if record.kind is not Kind.UNMATCHED:
-            lines.append(f"x-env: {self._environment}")
+        if environment := self._environments.get(record.kind):
+            lines.append(f"x-env: {environment}")
         body = b""
         if record.kind is Kind.POST:
             record.key = f"{self._name}-{next(self._keys)}"

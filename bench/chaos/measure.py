@@ -25,6 +25,7 @@ class Result:
 
     name: str
     what: str
+    alone: bool
     one_second: bool
     counts: Counts = field(default_factory=Counts)
     again: list[float] = field(default_factory=list)
@@ -45,6 +46,8 @@ class Result:
         found = self.counts.complaints()
         if self.no_tunnel_lost:
             found.append(f"{self.no_tunnel_lost} POSTs without a tunnel were not answered by the cluster")
+        if self.alone and self.counts.disturbed:
+            found.append(f"{self.counts.disturbed} of the bystander's requests were disturbed")
         if (slowest := max(self.waits, default=0)) > FIRST_ANSWER_SECONDS * slack:
             found.append(f"a matched GET waited {slowest:.1f} s")
         if self.one_second and median(self.again) > REATTACH_SECONDS * slack:
@@ -58,15 +61,20 @@ class Result:
             **{field: getattr(self, field) for field in ("again", "again_ready", "first", "waits")},
             **{field: getattr(self, field) for field in ("no_tunnel", "no_tunnel_lost")},
             **{field: dict(getattr(counts, field)) for field in ("sent", "refused", "cut", "by_cluster", "errors")},
-            **{field: getattr(counts, field) for field in ("both", "twice", "nobody")},
+            **{field: getattr(counts, field) for field in ("both", "twice", "nobody", "disturbed")},
         }
+
+
+def result_of(fault: Fault) -> Result:
+    """A result without repetitions."""
+    return Result(name=fault.name, what=fault.what, alone=fault.alone, one_second=fault.one_second)
 
 
 async def measure(
     mesh: ChaosMesh, faults: Sequence[Fault], repetitions: int, progress: Callable[[str], None] = lambda _: None
 ) -> list[Result]:
     """All faults, interleaved: one after another in each round."""
-    results = {fault.name: Result(name=fault.name, what=fault.what, one_second=fault.one_second) for fault in faults}
+    results = {fault.name: result_of(fault) for fault in faults}
     for number in range(repetitions):
         for fault in faults:
             progress(f"{number + 1}/{repetitions} {fault.what}")
@@ -119,13 +127,16 @@ COLUMNS = (
     ("", "by none"),
     ("", "cut"),
     ("", "both"),
+    ("bystander", "sent"),
+    ("", "failed"),
+    ("", "disturbed"),
     ("first", "answer s"),
     ("longest", "wait s"),
     ("laptop again", "p50 (max) s"),
     ("from ready", "p50 s"),
 )
 """Headings. failed: before an answer began; cut: in an answer's body; cluster: answered by it; by none: failed and executed by
-nobody; both: executed by laptop and cluster."""
+nobody; both: executed by laptop and cluster; disturbed: not answered, or not wholly, by the bystander's own laptop."""
 
 
 def table(results: Sequence[Result]) -> str:
@@ -151,6 +162,7 @@ def _row(result: Result) -> tuple[str, ...]:
         *(c.sent[Kind.UNMATCHED], c.refused[Kind.UNMATCHED] + c.cut[Kind.UNMATCHED]),
         *(c.sent[Kind.GET], c.refused[Kind.GET], c.cut[Kind.GET], c.by_cluster[Kind.GET]),
         *(c.sent[Kind.POST], c.refused[Kind.POST], c.nobody, c.cut[Kind.POST], c.both),
+        *(c.sent[Kind.BYSTANDER], c.refused[Kind.BYSTANDER], c.disturbed),
     )
     return (
         f"{result.what} ({len(result.waits)})",

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-LAPTOP, CLUSTER = "laptop", "cluster"
-"""The names of the two that can answer."""
+LAPTOP, CLUSTER, BYSTANDER = "laptop", "cluster", "bystander"
+"""The names of those that can answer: the laptop whose parts are struck, the cluster's service, another laptop."""
 OK = 200
 
 
@@ -21,6 +21,8 @@ class Kind(StrEnum):
     """A GET of the environment's."""
     POST = "POST"
     """A POST of the environment's, with a key of its own."""
+    BYSTANDER = "bystander"
+    """A GET of another environment, whose laptop nobody touches."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,9 +91,15 @@ class Counts:
                 self.twice += max(times) > 1
                 self.nobody += record.refused and max(times) == 0
 
+    @property
+    def disturbed(self) -> int:
+        """The bystander's requests that were not answered by its laptop, or not wholly."""
+        return sum(of[Kind.BYSTANDER] for of in (self.refused, self.cut, self.by_cluster))
+
     def complaints(self) -> list[str]:
         """What must not have happened, and did."""
         found = {
+            "bystander's requests failed before their response began": self.refused[Kind.BYSTANDER],
             "unmatched requests failed": self.refused[Kind.UNMATCHED] + self.cut[Kind.UNMATCHED],
             "matched GETs failed before their response began": self.refused[Kind.GET],
             "POSTs were executed by laptop and cluster": self.both,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.chaos.faults import FAULTS
-from bench.chaos.measure import Result, repetition
+from bench.chaos.measure import repetition, result_of
 from bench.chaos.mesh import chaos_mesh
 from bench.chaos.records import Kind
 
@@ -24,7 +24,7 @@ async def chaos(tmp_path_factory):
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 async def test_nobody_notices(chaos, fault):
-    result = Result(name=fault.name, what=fault.what, one_second=fault.one_second)
+    result = result_of(fault)
     await repetition(chaos, fault, result)
     assert result.complaints(slack=SLACK) == []
     assert all(result.counts.sent[kind] > 0 for kind in Kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from bench.chaos.faults import Struck
 from bench.chaos.measure import Result, add, table
 from bench.chaos.records import (
+    BYSTANDER,
     CLUSTER,
     LAPTOP,
     Counts,
@@ -39,7 +41,7 @@ def cut(sent: float, kind: Kind = Kind.GET) -> Record:
 
 
 def result() -> Result:
-    return Result(name="fault", what="a fault", one_second=True)
+    return Result(name="fault", what="a fault", alone=True, one_second=True)
 
 
 @pytest.mark.parametrize("failed", [reset, unavailable])
@@ -108,6 +110,21 @@ def test_posts_without_a_tunnel_must_be_the_clusters():
     add(total, Struck(at=0.0, no_tunnel=(2.0, 3.0)), [*posts, record(5)], "")
     assert (total.no_tunnel, total.no_tunnel_lost) == (3, 1)
     assert total.complaints() == ["a fault: 1 POSTs without a tunnel were not answered by the cluster"]
+
+
+def test_another_laptop_is_not_to_be_disturbed_by_one_laptops_fault():
+    answers = [
+        record(2, BYSTANDER, kind=Kind.BYSTANDER),
+        record(2, CLUSTER, kind=Kind.BYSTANDER),
+        cut(2, Kind.BYSTANDER),
+    ]
+    for alone in (True, False):
+        total = dataclasses.replace(result(), alone=alone, counts=Counts())
+        add(total, Struck(at=1.0), [*answers, record(2)], "")
+        assert total.counts.disturbed == 2
+        assert len(total.complaints()) == alone
+    total.counts.add([unavailable(2, Kind.BYSTANDER)], Counter())
+    assert len(total.complaints()) == 1
 
 
 def test_times_are_judged_with_slack():
