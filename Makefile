@@ -40,10 +40,10 @@ format: $(READY) ## format, and mend what the linter can
 	$(BIN)/ruff format .
 
 chaos: $(READY) ## kill and freeze each part under load, and count what failed
-	$(BIN)/python -m bench.chaos
+	$(BIN)/python -m bench.chaos $(CHAOS)
 
 bench: $(READY) ## latency, throughput, attach time and CPU, as ratios of one run (wrk: Debian's)
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench $(BENCH)
 
 lock: ## the hashed locks, from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o requirements.txt
