@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 import os
 import signal
@@ -244,3 +245,14 @@ def test_a_tree_forgets_who_has_ended(start):
     process.kill()
     process.wait()
     assert tree.processes() == []
+
+
+async def test_whoever_takes_long_over_a_sighting_gets_the_next_one_soon_all_the_same(start):
+    port = free_port()
+    process = start(f"127.0.0.1,{port}")
+    async with contextlib.aclosing(watcher(process, port=port).changes()) as changes:
+        assert (await anext(changes)).listener.port == port
+        await asyncio.sleep(0.5)  # as long as a rule may take to its sidecars
+        end(process)
+        async with asyncio.timeout(3):
+            assert (await anext(changes)).listener is None
