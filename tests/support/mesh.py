@@ -102,10 +102,14 @@ class Run:
 
     async def said(self, pattern: str) -> re.Match[str]:
         """Wait for a line on stderr that matches."""
+        return await self.said_since(0, pattern)
+
+    async def said_since(self, start: int, pattern: str) -> re.Match[str]:
+        """The same, past so many lines."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 self._news.clear()
-                for line in self.errors:
+                for line in self.errors[start:]:
                     if found := re.search(pattern, line):
                         return found
                 if self.process.returncode is not None:
