@@ -1,6 +1,6 @@
 """`make chaos`: kills and freezes each part of a mesh under load, and counts what callers saw.
 
-    python -m bench.chaos [--repetitions 7] [--only laptop-envoy,cli,…] [--json FILE] [--keep FOLDER]
+    python -m bench.chaos [--repetitions 7] [--replicas 1] [--only laptop-envoy,cli,…] [--json FILE] [--keep FOLDER]
 
 16 connections send GETs without the environment's header, GETs with it and POSTs with it, each POST with a key of its own;
 nothing is ever repeated by the caller. Ends with 1 if something failed that must not.
@@ -21,11 +21,11 @@ from bench.chaos.mesh import chaos_mesh
 from hairpin.errors import HairpinError
 
 
-async def run(names: list[str], repetitions: int, folder: Path) -> list[Result]:
+async def run(arguments: argparse.Namespace, folder: Path) -> list[Result]:
     """The mesh, and all faults in it."""
-    faults = [fault for fault in FAULTS if fault.name in names]
-    async with chaos_mesh(folder) as mesh:
-        return await measure(mesh, faults, repetitions, lambda text: print(f"  {text}", file=sys.stderr))
+    faults = [fault for fault in FAULTS if fault.name in arguments.only]
+    async with chaos_mesh(folder, replicas=arguments.replicas) as mesh:
+        return await measure(mesh, faults, arguments.repetitions, lambda text: print(f"  {text}", file=sys.stderr))
 
 
 def main() -> int:
@@ -33,6 +33,7 @@ def main() -> int:
     known = [fault.name for fault in FAULTS]
     parser = argparse.ArgumentParser(prog="python -m bench.chaos", description=__doc__.partition("\n")[0])
     parser.add_argument("--repetitions", type=int, default=7, help="of each fault (default 7)")
+    parser.add_argument("--replicas", type=int, default=1, help="of the agent; the first is struck (default 1)")
     parser.add_argument("--only", type=lambda text: text.split(","), default=known, help=f"of {','.join(known)}")
     parser.add_argument("--json", type=Path, default=Path("bench/results/chaos.json"), help="where the numbers go")
     parser.add_argument("--keep", type=Path, help="a folder for the mesh's files and logs, kept")
@@ -43,7 +44,7 @@ def main() -> int:
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="hairpin-chaos-") as name:
         try:
-            results = asyncio.run(run(arguments.only, arguments.repetitions, arguments.keep or Path(name)))
+            results = asyncio.run(run(arguments, arguments.keep or Path(name)))
         except* HairpinError as group:
             sys.stderr.write(f"chaos: {_first(group)}\n")
     if not results:

@@ -123,11 +123,16 @@ class ChaosMesh:
 
 
 @asynccontextmanager
-async def chaos_mesh(folder: Path) -> AsyncIterator[ChaosMesh]:
-    """The mesh, up, with laptops that have been started."""
+async def chaos_mesh(folder: Path, *, replicas: int = 1) -> AsyncIterator[ChaosMesh]:
+    """The mesh, up, with laptops that have been started; the first of the agent's replicas is the one that is struck."""
     journal = folder / "journal"
     command = ["{python}", "-m", "bench.chaos.app", "--name", CLUSTER, "--port", "{port}", "--journal", str(journal)]
-    document = {"name": "chaos", "services": {"target": {"command": command}}, "developers": ["alice", "bob"]}
+    document = {
+        "name": "chaos",
+        "services": {"target": {"command": command}},
+        "agents": {"replicas": replicas},
+        "developers": ["alice", "bob"],
+    }
     mesh = mesh_from_document(document, free_ports())
     async with MeshSupervisor(mesh, MeshFolder(folder), ROOT).running() as supervisor:
         chaos = ChaosMesh(supervisor, journal)
