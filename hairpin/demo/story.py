@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hairpin.demo.command import shop_folder
+from hairpin.envoy.leash import leashed, suitable_leash
 from hairpin.errors import HairpinError
 from hairpin.mesh.command import load_mesh
 from hairpin.mesh.state import MeshFolder
@@ -251,14 +252,12 @@ async def _drain(process: asyncio.subprocess.Process) -> None:
 
 async def _start(stage: Stage, user: str, arguments: list[str]) -> asyncio.subprocess.Process:
     config = str(stage.folder.developer(user))
+    command = [sys.executable, "-m", "hairpin", "run", "--config", config, *arguments]
+    leash = suitable_leash()
+    if leash == "signal":  # the other kind would need its stdin
+        command = leashed(command, leash)
     return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "hairpin",
-        "run",
-        "--config",
-        config,
-        *arguments,
+        *command,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
