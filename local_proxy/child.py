@@ -99,10 +99,13 @@ class Child:
 
 
 @contextlib.asynccontextmanager
-async def run_child(command: Sequence[str], environ: Mapping[str, str], signals: Signals) -> AsyncIterator[Child]:
+async def run_child(
+    command: Sequence[str], environ: Mapping[str, str], signals: Signals, *, folder: Path | None = None
+) -> AsyncIterator[Child]:
     """Run a command: signals are passed on to it inside the context, and it has ended at the context's end.
 
-    If the context is left early, it gets SIGTERM and, two seconds later, SIGKILL. If we are killed, the same happens.
+    If the context is left early, it gets SIGTERM and, two seconds later, SIGKILL. If we are killed, the same happens,
+    and `folder`, where our keys lie, is removed.
 
     Raises:
         CommandNotFoundError: there is no such command, or its interpreter is missing.
@@ -112,7 +115,7 @@ async def run_child(command: Sequence[str], environ: Mapping[str, str], signals:
     terminal = _terminal_settings()
     child = Child(await _start(program, command, environ))
     try:
-        async with _guarded(child.pid):
+        async with _guarded(child.pid, folder):
             try:
                 with signals.forwarded(child.send_signal):
                     yield child
@@ -173,7 +176,7 @@ def _restore_terminal(settings: list[Any] | None) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _guarded(pid: int) -> AsyncIterator[None]:
+async def _guarded(pid: int, folder: Path | None) -> AsyncIterator[None]:
     """Have the command ended if we are killed."""
     try:
         started = psutil.Process(pid).create_time()
@@ -186,6 +189,7 @@ async def _guarded(pid: int) -> AsyncIterator[None]:
         guard.__file__,
         str(pid),
         repr(started),
+        *([str(folder)] if folder else []),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -1,10 +1,10 @@
 """Ends the command when hairpin itself is killed: a process that waits for the end of a pipe.
 
-    python guard.py PID STARTED < pipe
+    python guard.py PID STARTED [FOLDER] < pipe
 
 It stands in a session of its own, so that no Ctrl-C reaches it, and does nothing until the pipe closes. If hairpin wrote
 `done` before, it leaves. If not, hairpin was killed: the command and its descendants get SIGTERM, and after a
-while SIGKILL. PR_SET_PDEATHSIG would not do: it reaches the command alone, not the server that the command started,
+while SIGKILL; FOLDER, where keys lie, is removed. PR_SET_PDEATHSIG would not do: it reaches the command alone, not the server that the command started,
 which would keep the port; and it is Linux's alone.
 
 It runs as a script, so as to start without the package, and imports psutil only when there is something to end.
@@ -13,6 +13,7 @@ It runs as a script, so as to start without the package, and imports psutil only
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 
 GRACE_SECONDS = 2.0
@@ -21,10 +22,12 @@ GRACE_SECONDS = 2.0
 
 def main() -> None:
     """Wait for the end of standard input, and clean up unless told that all is done."""
-    pid, started = int(sys.argv[1]), float(sys.argv[2])
+    pid, started, folders = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
     if sys.stdin.buffer.read().endswith(b"done\n"):
         return
     end(pid, started)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def end(pid: int, started: float) -> None:

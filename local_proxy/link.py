@@ -96,6 +96,11 @@ class Link:
         return self._session
 
     @property
+    def directory(self) -> Path:
+        """Where its keys lie."""
+        return self._directory
+
+    @property
     def claimed(self) -> bool:
         """Whether there ever was a session."""
         return self._session is not None

@@ -103,7 +103,10 @@ async def _serve_command(options: RunOptions, link: Link, console: Console, sign
     for note in environment.notes:
         console.say(note)
     adopt_orphans()
-    async with run_child(options.command, environment.variables, signals) as child, asyncio.TaskGroup() as tasks:
+    async with (
+        run_child(options.command, environment.variables, signals, folder=link.directory) as child,
+        asyncio.TaskGroup() as tasks,
+    ):
         watching = None
         if options.mode is not Mode.EGRESS:
             tree = ProcessTree(child.pid, (SESSION_VARIABLE, session.name))

@@ -16,12 +16,14 @@ SHELL = ["/bin/sh", "-c"]
 
 RUN = """
 import asyncio, os, sys
+from pathlib import Path
 from local_proxy.child import run_child
 from local_proxy.signals import Signals
 
 async def main():
     with Signals().installed() as signals:
-        async with run_child(sys.argv[1:], os.environ, signals) as child:
+        folder = os.environ.get("TEST_FOLDER")
+        async with run_child(sys.argv[1:], os.environ, signals, folder=Path(folder) if folder else None) as child:
             return await child.wait()
 
 sys.exit(asyncio.run(main()))
@@ -112,6 +114,21 @@ async def test_killing_us_ends_the_command_and_what_it_started(tmp_path):
     process.kill()
     process.wait(20)
     await eventually(lambda: not alive(command) and not alive(grandchild))
+
+
+async def test_killing_us_removes_the_folder_of_our_keys(tmp_path):
+    folder, began = tmp_path / "keys", tmp_path / "began"
+    folder.mkdir()
+    (folder / "key").write_text("secret")
+    process = run(
+        *SHELL, f"touch {began}; sleep 60", start_new_session=True, env={**os.environ, "TEST_FOLDER": str(folder)}
+    )
+    await eventually(began.exists)
+    await asyncio.sleep(0.5)  # the guard is started right after the command
+    assert folder.exists()
+    process.kill()
+    process.wait(20)
+    await eventually(lambda: not folder.exists())
 
 
 async def test_killing_us_ends_a_command_that_ignores_being_asked(tmp_path):
