@@ -1,6 +1,6 @@
 """`make chaos`: kills and freezes each part of a mesh under load, and counts what callers saw.
 
-    python -m bench.chaos [--repetitions 7] [--replicas 1] [--only laptop-envoy,cli,…] [--json FILE] [--keep FOLDER]
+    python -m bench.chaos [--repetitions 7] [--only laptop-envoy,cli,…] [--replicas 1] [--pause 0.01] [--json FILE]
 
 16 connections send GETs without the environment's header, GETs with it and POSTs with it, each POST with a key of its own;
 nothing is ever repeated by the caller. Ends with 1 if something failed that must not.
@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 from bench.chaos.faults import FAULTS
+from bench.chaos.load import PAUSE_SECONDS
 from bench.chaos.measure import Result, measure, silence, table
 from bench.chaos.mesh import chaos_mesh
 from hairpin.errors import HairpinError
@@ -24,7 +25,7 @@ from hairpin.errors import HairpinError
 async def run(arguments: argparse.Namespace, folder: Path) -> list[Result]:
     """The mesh, and all faults in it."""
     faults = [fault for fault in FAULTS if fault.name in arguments.only]
-    async with chaos_mesh(folder, replicas=arguments.replicas) as mesh:
+    async with chaos_mesh(folder, replicas=arguments.replicas, pause=arguments.pause) as mesh:
         return await measure(mesh, faults, arguments.repetitions, lambda text: print(f"  {text}", file=sys.stderr))
 
 
@@ -34,6 +35,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.chaos", description=__doc__.partition("\n")[0])
     parser.add_argument("--repetitions", type=int, default=7, help="of each fault (default 7)")
     parser.add_argument("--replicas", type=int, default=1, help="of the agent; the first is struck (default 1)")
+    pause = f"seconds between two requests of a connection (default {PAUSE_SECONDS:g})"
+    parser.add_argument("--pause", type=float, default=PAUSE_SECONDS, help=pause)
     parser.add_argument("--only", type=lambda text: text.split(","), default=known, help=f"of {','.join(known)}")
     parser.add_argument("--json", type=Path, default=Path("bench/results/chaos.json"), help="where the numbers go")
     parser.add_argument("--keep", type=Path, help="a folder for the mesh's files and logs, kept")

@@ -39,12 +39,23 @@ class Load:
         service: the Host of every request.
         environment: the value of `x-env` in matched requests.
         bystander: the same, of the bystander's.
+        pause: seconds between two requests of a connection.
     """
 
-    def __init__(self, host: str, port: int, *, service: str, environment: str, bystander: str) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        service: str,
+        environment: str,
+        bystander: str,
+        pause: float = PAUSE_SECONDS,
+    ) -> None:
         self.records: list[Record] = []
         self._address = host, port
         self._service = service
+        self._pause = pause
         self._environments = {Kind.GET: environment, Kind.POST: environment, Kind.BYSTANDER: bystander}
         self._stopping = False
         self._name = secrets.token_hex(4)
@@ -96,7 +107,7 @@ class Load:
             self._ended.set()
             if not goes_on:
                 return
-            await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(self._pause)
 
     def _request(self, record: Record) -> bytes:
         lines = [f"{'POST' if record.kind is Kind.POST else 'GET'} {record.path} HTTP/1.1", f"host: {self._service}"]

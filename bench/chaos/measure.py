@@ -50,7 +50,7 @@ class Result:
             found.append(f"{self.counts.disturbed} of the bystander's requests were disturbed")
         if (slowest := max(self.waits, default=0)) > FIRST_ANSWER_SECONDS * slack:
             found.append(f"a matched GET waited {slowest:.1f} s")
-        if self.one_second and median(self.again) > REATTACH_SECONDS * slack:
+        if self.one_second and self.again and median(self.again) > REATTACH_SECONDS * slack:
             found.append(f"the laptop answers again after {median(self.again):.2f} s (p50)")
         return [f"{self.what}: {complaint}" for complaint in found]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from bench.chaos.laptop import PATIENCE, ROOT, Laptop, envoy_of
-from bench.chaos.load import Load
+from bench.chaos.load import PAUSE_SECONDS, Load
 from bench.chaos.records import BYSTANDER, CLUSTER, LAPTOP, Kind
 from hairpin.api import read_developer
 from hairpin.errors import HairpinError
@@ -30,8 +30,9 @@ STEADY_ANSWERS = 20
 class ChaosMesh:
     """Entry, target, control plane and agent; a laptop that is struck, and another one."""
 
-    def __init__(self, supervisor: MeshSupervisor, journal: Path) -> None:
+    def __init__(self, supervisor: MeshSupervisor, journal: Path, pause: float) -> None:
         self.supervisor = supervisor
+        self._pause = pause
         self.journal = journal
         self.agent = supervisor.mesh.agents[0]
         self.laptop = Laptop(supervisor.folder, "alice", LAPTOP, journal)
@@ -86,8 +87,14 @@ class ChaosMesh:
     async def load(self) -> AsyncIterator[Load]:
         """Load on the entry."""
         address = self.supervisor.mesh.entry.address
-        users = {"environment": self.laptop.user, "bystander": self.bystander.user}
-        load = Load(address.host, address.port, service="target", **users)
+        load = Load(
+            address.host,
+            address.port,
+            service="target",
+            environment=self.laptop.user,
+            bystander=self.bystander.user,
+            pause=self._pause,
+        )
         async with load.running():
             yield load
 
@@ -123,8 +130,14 @@ class ChaosMesh:
 
 
 @asynccontextmanager
-async def chaos_mesh(folder: Path, *, replicas: int = 1) -> AsyncIterator[ChaosMesh]:
-    """The mesh, up, with laptops that have been started; the first of the agent's replicas is the one that is struck."""
+async def chaos_mesh(folder: Path, *, replicas: int = 1, pause: float = PAUSE_SECONDS) -> AsyncIterator[ChaosMesh]:
+    """The mesh, up, with laptops that have been started.
+
+    Args:
+        folder: for its files.
+        replicas: of the agent; the first is the one that is struck.
+        pause: seconds between two requests of a connection.
+    """
     journal = folder / "journal"
     command = ["{python}", "-m", "bench.chaos.app", "--name", CLUSTER, "--port", "{port}", "--journal", str(journal)]
     document = {
@@ -135,7 +148,7 @@ async def chaos_mesh(folder: Path, *, replicas: int = 1) -> AsyncIterator[ChaosM
     }
     mesh = mesh_from_document(document, free_ports())
     async with MeshSupervisor(mesh, MeshFolder(folder), ROOT).running() as supervisor:
-        chaos = ChaosMesh(supervisor, journal)
+        chaos = ChaosMesh(supervisor, journal, pause)
         try:
             for laptop in (chaos.laptop, chaos.bystander):
                 await laptop.start()
