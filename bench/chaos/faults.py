@@ -12,6 +12,8 @@ from bench.chaos.mesh import ChaosMesh, dead, so
 
 FROZEN_SECONDS = 5.0
 """How long the laptop's Envoy stands still."""
+ASLEEP_SECONDS = 14.0
+"""How long the whole laptop does: longer than its session's lease."""
 SILENT_SECONDS = 1.5
 """How long requests find a rule and no tunnel."""
 
@@ -103,6 +105,22 @@ async def _freeze(mesh: ChaosMesh) -> Struck:
     return Struck(at=at, since=since)
 
 
+async def _sleep(mesh: ChaosMesh) -> Struck:
+    """The session's lease runs out meanwhile."""
+    laptop = mesh.laptop
+    frozen = [laptop.cli, laptop.envoy, laptop.process]
+    at = _now()
+    for process in frozen:
+        process.suspend()
+    try:
+        await asyncio.sleep(ASLEEP_SECONDS)
+    finally:
+        since = _now()
+        for process in frozen:
+            process.resume()
+    return Struck(at=at, since=since)
+
+
 async def _no_tunnel(mesh: ChaosMesh) -> Struck:
     """Nobody is there to withdraw the rule, nor to start the laptop's Envoy again."""
     frozen = [mesh.control_plane, mesh.laptop.cli]
@@ -141,6 +159,7 @@ FAULTS = (
         one_second=True,
     ),
     Fault(name="freeze", what="freeze the laptop's Envoy", strike=_freeze, alone=True),
+    Fault(name="sleep", what="freeze the laptop past its lease", strike=_sleep, alone=True),
     Fault(name="no-tunnel", what="rule without tunnel", strike=_no_tunnel, alone=True),
     Fault(name="process", what="kill -9 the developer's process", strike=_kill(lambda m: m.laptop.process), alone=True),
     Fault(name="agent-sidecar", what="kill -9 the agent's sidecar", strike=_kill(lambda m: m.agent_sidecar)),
