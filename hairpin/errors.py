@@ -21,7 +21,7 @@ class InvalidFieldError(HairpinError):
 
     Args:
         field: where it stands, as a dotted path or a flag: `spec.match.header.name`, `--port`.
-        value: what was found.
+        value: what was found; None where there was nothing: the message then reads `FIELD PROBLEM; REMEDY`.
         problem: what is wrong with it.
         remedy: what would be right.
     """
@@ -29,7 +29,8 @@ class InvalidFieldError(HairpinError):
     exit_code = 2
 
     def __init__(self, field: str, value: object, problem: str, remedy: str) -> None:
-        super().__init__(f"{field}: {value!r} {problem}; {remedy}")
+        found = field if value is None else f"{field}: {value!r}"
+        super().__init__(f"{found} {problem}; {remedy}")
         self.field = field
         self.value = value
         self.problem = problem

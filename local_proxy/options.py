@@ -133,7 +133,7 @@ def _check_steal(options: RunOptions, arguments: argparse.Namespace) -> None:
     if not options.command and options.port is None:
         raise InvalidFieldError(
             "COMMAND",
-            "",
+            None,
             "is missing",
             "put it after --, as in `-- python app.py`; or name the port of a process that runs already: --port 8080",
         )

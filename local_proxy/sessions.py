@@ -50,7 +50,7 @@ def stop_sessions(config: str | None, names: Sequence[str], *, every: bool) -> i
     if every == bool(names):
         problem = "are given beside --all" if every else "is missing"
         raise InvalidFieldError(
-            "NAME", " ".join(names), problem, "name a session (see `hairpin sessions`), or write --all"
+            "NAME", " ".join(names) or None, problem, "name a session (see `hairpin sessions`), or write --all"
         )
     developer = read_developer(find_developer(config))
     for name in asyncio.run(_stop(developer, names, every=every)):

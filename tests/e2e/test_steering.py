@@ -208,7 +208,13 @@ async def test_a_second_claim_is_refused_and_names_the_owner(mesh):
 
 
 async def test_sessions_are_listed_and_stopped(mesh):
-    assert (await mesh.command("bob", "sessions")).output == ["no sessions: all requests are answered by the cluster"]
+    nothing = ["no sessions: all requests are answered by the cluster"]
+
+    async def free():
+        return (await mesh.api("bob", "GET", "/v1/sessions"))[1] == {"items": []}
+
+    await eventually(free, "no session is left of what went before")
+    assert (await mesh.command("bob", "sessions")).output == nothing
     async with mesh.laptop("alice", "alice") as alice:
         session = await alice.session()
         listed = await mesh.command("bob", "sessions")

@@ -54,8 +54,11 @@ def claim(mesh: Mesh, spec: SessionSpec) -> Claimed | None:
     port = workload.port(spec.target.port)
     if port is None:
         known = ", ".join(f"{p.number} ({p.name})" for p in workload.ports)
-        problem = "is not a port of it" if spec.target.port is not None else "is needed: it has several"
-        raise InvalidFieldError("spec.target.port", spec.target.port, problem, f"{workload.name} has {known}")
+        if spec.target.port is None:
+            raise InvalidFieldError("spec.target.port", None, "lacks a port", f"{workload.name} has several: {known}")
+        raise InvalidFieldError(
+            "spec.target.port", spec.target.port, "is not a port of it", f"{workload.name} has {known}"
+        )
     if not workload.steerable:
         problem = "has `steerable: false` in the mesh's file"
         raise InvalidFieldError("spec.target.name", workload.name, problem, "set it to true")

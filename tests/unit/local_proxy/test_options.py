@@ -42,9 +42,9 @@ def test_egress_needs_nothing_but_a_command():
 @pytest.mark.parametrize(
     ("flags", "run", "message"),
     [
-        ("--env alice", ["app"], "--target: None names nothing whose requests to take; write --target NAME"),
-        ("-t checkout", ["app"], "--env: None leaves open which requests to take; write --env NAME"),
-        ("--env alice -t checkout", [], "COMMAND: '' is missing; put it after --"),
+        ("--env alice", ["app"], "--target names nothing whose requests to take; write --target NAME"),
+        ("-t checkout", ["app"], "--env leaves open which requests to take; write --env NAME"),
+        ("--env alice -t checkout", [], "COMMAND is missing; put it after --"),
         (
             "--env alice -t checkout --port http",
             ["app"],
