@@ -54,6 +54,17 @@ async def test_a_steered_request_goes_on_through_the_mesh_as_the_agent(mesh, ali
     check_caller(mesh, answer["answer"])
 
 
+async def test_a_call_between_two_laptops_goes_by_the_mesh(mesh, alice):
+    """alice's checkout calls inventory, which is hers too: the environment's header finds its way."""
+    async with mesh.laptop("bob", "alice", target="inventory:http", who="bob's inventory") as bob:
+        answer = await mesh.ask("alice", path="/call?url=http://inventory/")
+        assert (answer["who"], answer["answer"]["who"]) == ("laptop of alice", "bob's inventory")
+        assert f"URI={mesh.mesh.identity(AGENT)}" in answer["answer"]["headers"]["x-forwarded-client-cert"]
+        assert (await mesh.ask(path="/call?url=http://inventory/"))["answer"]["who"] == "inventory"
+        await bob.said(r"-> GET inventory/ 200 \d+ ms$")
+    check_caller(mesh, (await mesh.ask("alice", path="/call?url=http://inventory/"))["answer"])
+
+
 @pytest.mark.parametrize(("script", "answers"), [(HTTP_CALL, 1), (GRPC_CALL, 2)], ids=["http", "grpc"])
 async def test_egress_alone_is_the_same_and_leaves_no_trace_in_any_sidecar(mesh, alice, script, answers):
     await alice.said("takes the requests")

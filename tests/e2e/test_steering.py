@@ -96,6 +96,20 @@ async def test_a_match_takes_its_requests_and_no_others(mesh, flags, taken, left
                 assert (await mesh.ask(path=path, headers=headers))["who"] == who, (path, headers)
 
 
+async def test_every_method_is_steered_and_none_is_answered_twice(mesh):
+    """Each request reaches one process, once: its key is counted where it arrives."""
+    methods = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST", "PATCH", "REPORT")
+    async with mesh.laptop("alice", "alice"), aiohttp.ClientSession() as client:
+        for method in methods:
+            headers = {"host": "checkout", "x-env": "alice", "x-request-key": method}
+            url = f"http://{mesh.mesh.entry.address}/"
+            async with client.request(method, url, headers=headers) as response:
+                assert (response.status, response.headers["x-who"]) == (200, LAPTOP), method
+                assert bool(await response.read()) == (method != "HEAD")
+            for environment, arrived in (("alice", 1), (None, 0)):
+                assert (await mesh.ask(environment, path=f"/count?key={method}"))["count"] == arrived, method
+
+
 async def test_a_match_by_method(mesh):
     async with mesh.laptop("alice", "alice", "--match", "method POST"):
         assert (await mesh.ask("alice", method="POST", data=b"1"))["who"] == LAPTOP
@@ -130,11 +144,11 @@ class Stream:
 
 
 @contextlib.asynccontextmanager
-async def stream(mesh, host):
+async def stream(mesh, host, **headers):
     opened = Stream()
     url = f"http://{mesh.mesh.entry.address}/sse?n=0&interval=50"
     async with asyncio.TaskGroup() as tasks:
-        reader = tasks.create_task(opened.read(url, {"host": host}))
+        reader = tasks.create_task(opened.read(url, {"host": host, **headers}))
         try:
             await opened.goes_on()
             yield opened
@@ -151,13 +165,18 @@ async def test_two_developers_on_one_target_and_a_stream_from_before_the_first(m
         mesh.traffic(host=host) as everyone,
         mesh.traffic("carol", host=host) as carol,
     ):
-        async with mesh.laptop("bob", "bob", target=target) as bob, mesh.traffic("bob", host=host) as bobs:
+        async with (
+            mesh.laptop("bob", "bob", target=target) as bob,
+            mesh.traffic("bob", host=host) as bobs,
+            stream(mesh, host, **{"x-env": "bob"}) as steered,
+        ):
             # alice starts and stops
             async with mesh.laptop("alice", "alice", target=target) as alice:
                 assert (await mesh.ask("alice", host=host))["who"] == LAPTOP
                 assert await alice.end() == 0
             assert (await mesh.ask("alice", host=host))["who"] == "frontend"
             await opened.goes_on()
+            await steered.goes_on()
             # her hairpin is killed, and so are her command and her Envoy, but nobody else's
             async with mesh.laptop("alice", "alice", target=target) as alice:
                 children = psutil.Process(alice.process.pid).children(recursive=True)
@@ -165,6 +184,7 @@ async def test_two_developers_on_one_target_and_a_stream_from_before_the_first(m
                 await mesh.answered_by("frontend", "alice", host=host)
                 await eventually(lambda: all_gone(children), "what it had started has ended")
             await opened.goes_on()
+            await steered.goes_on()
             # her process fails at once, or is killed
             failed = await mesh.command("alice", "run", "--env", "alice2", "-t", target, "--", *failing)
             assert failed.process.returncode == 1
@@ -176,6 +196,7 @@ async def test_two_developers_on_one_target_and_a_stream_from_before_the_first(m
                 assert await alice.ended() == 128 + signal.SIGKILL
             assert (await mesh.ask("alice3", host=host))["who"] == "frontend"
             await opened.goes_on()
+            await steered.goes_on()
             assert bob.process.returncode is None
             assert not [line for line in bob.errors if "lost" in line]
             await asyncio.sleep(0.1)
