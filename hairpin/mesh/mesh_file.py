@@ -23,6 +23,7 @@ from hairpin.errors import InvalidFieldError
 from hairpin.model.environment import Carrier, RoutingKey
 from hairpin.model.mesh import (
     AGENT,
+    ENTRY,
     AgentReplica,
     ControlPlane,
     Entry,
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 LABEL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 LOOPBACK = "127.0.0.1"
 MOST_AGENTS = 9
+AGENT_ADDRESSES = ("steer", "tunnel", "egress", "ready", "inbound", "outbound")
+RESERVED = {AGENT: "the agent's", ENTRY: "the mesh's entry's", "xds-server": "the control plane's"}
+"""Names of the mesh's own parts: identities, folders and logs bear them."""
 
 
 def mesh_from_document(document: Any, ports: Iterator[int]) -> Mesh:
@@ -98,16 +102,15 @@ def _workload_document(workload: Workload) -> dict[str, Any]:
 
 
 def _agent_document(agent: AgentReplica) -> dict[str, Any]:
-    addresses = ("steer", "tunnel", "egress", "ready", "inbound", "outbound")
-    return {"name": agent.name, **{name: str(getattr(agent, name)) for name in addresses}}
+    return {"name": agent.name, **{name: str(getattr(agent, name)) for name in AGENT_ADDRESSES}}
 
 
 def _workload(name: Any, document: Any, namespace: str, ports: Iterator[int]) -> Workload:
     where = f"services.{name}"
     if not isinstance(name, str) or not LABEL.fullmatch(name):
         raise InvalidFieldError("services", name, "is not a service's name", "use lower-case letters, digits and -")
-    if name == AGENT:
-        raise InvalidFieldError("services", name, "is the agent's own name", "call the service something else")
+    if name in RESERVED:
+        raise InvalidFieldError("services", name, f"is {RESERVED[name]} own name", "call the service something else")
     reader = Reader(document, where)
     entries = reader.items("ports", default=[{"port": 80}])
     if not entries:
@@ -184,11 +187,10 @@ def _agents(reader: Reader, namespace: str, ports: Iterator[int]) -> tuple[Agent
 
 def _agent(document: Any, index: int, namespace: str, ports: Iterator[int]) -> AgentReplica:
     reader = Reader(document, f"agents.replicas[{index}]")
-    addresses = ("steer", "tunnel", "egress", "ready", "inbound", "outbound")
     agent = AgentReplica(
         name=reader.text("name", default=f"{AGENT}-{index}", pattern=LABEL),
         namespace=namespace,
-        **{name: _address(reader, name, ports) for name in addresses},
+        **{name: _address(reader, name, ports) for name in AGENT_ADDRESSES},
     )
     reader.finish()
     return agent
@@ -205,8 +207,15 @@ def _address(reader: Reader, field: str, ports: Iterator[int]) -> SocketAddress:
 
 
 def _distinct(mesh: Mesh) -> None:
-    """Every address once: two listeners on one port would be found out late, by Envoy."""
+    """Every address once: two listeners on one port would be found out late, by Envoy. And every replica's name."""
     seen: dict[SocketAddress, str] = {}
+    names = {*RESERVED, *(workload.name for workload in mesh.workloads)}
+    for index, agent in enumerate(mesh.agents):
+        if agent.name in names:
+            raise InvalidFieldError(
+                f"agents.replicas[{index}].name", agent.name, "is another part's name already", "choose another"
+            )
+        names.add(agent.name)
 
     def claim(field: str, address: SocketAddress) -> None:
         if address in seen:
@@ -221,3 +230,6 @@ def _distinct(mesh: Mesh) -> None:
         for port in workload.ports:
             claim(f"services.{workload.name}.ports.{port.name}.app", port.app)
             claim(f"services.{workload.name}.ports.{port.name}.inbound", port.inbound)
+    for index, agent in enumerate(mesh.agents):
+        for name in AGENT_ADDRESSES:
+            claim(f"agents.replicas[{index}].{name}", getattr(agent, name))
