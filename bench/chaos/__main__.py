@@ -17,16 +17,19 @@ from pathlib import Path
 
 from bench.chaos.faults import FAULTS
 from bench.chaos.load import PAUSE_SECONDS
-from bench.chaos.measure import Result, measure, silence, table
+from bench.chaos.measure import Result, measure, result_of, silence, table
 from bench.chaos.mesh import chaos_mesh
 from hairpin.errors import HairpinError
 
 
-async def run(arguments: argparse.Namespace, folder: Path) -> list[Result]:
+async def run(arguments: argparse.Namespace, folder: Path, results: list[Result]) -> None:
     """The mesh, and all faults in it."""
     faults = [fault for fault in FAULTS if fault.name in arguments.only]
+    results += map(result_of, faults)
     async with chaos_mesh(folder, replicas=arguments.replicas, pause=arguments.pause) as mesh:
-        return await measure(mesh, faults, arguments.repetitions, lambda text: print(f"  {text}", file=sys.stderr))
+        await measure(
+            mesh, faults, results, arguments.repetitions, lambda text: print(f"  {text}", file=sys.stderr, flush=True)
+        )
 
 
 def main() -> int:
@@ -45,13 +48,13 @@ def main() -> int:
         parser.error(f"--only: {', '.join(sorted(unknown))}: known are {', '.join(known)}")
     silence()
     results: list[Result] = []
+    broken = False
     with tempfile.TemporaryDirectory(prefix="hairpin-chaos-") as name:
         try:
-            results = asyncio.run(run(arguments, arguments.keep or Path(name)))
+            asyncio.run(run(arguments, arguments.keep or Path(name), results))
         except* HairpinError as group:
+            broken = True
             sys.stderr.write(f"chaos: {_first(group)}\n")
-    if not results:
-        return 1
     sys.stdout.write(table(results))
     for result in results:
         for error, count in result.counts.errors.most_common(4):
@@ -62,7 +65,7 @@ def main() -> int:
     for complaint in complaints:
         sys.stdout.write(f"NOT so: {complaint}\n")
     sys.stdout.write(f"\nnumbers: {arguments.json}\n")
-    return 1 if complaints else 0
+    return 1 if complaints or broken else 0
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

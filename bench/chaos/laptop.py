@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from hairpin.envoy.leash import leashed, suitable_leash
 from hairpin.errors import HairpinError
 from hairpin.mesh.ports import free_ports
 from hairpin.mesh.state import MeshFolder
@@ -65,10 +66,11 @@ class Laptop:
         app += ["--port", str(self._port), "--journal", str(self._journal)]
         flags = ["--env", self.user, "--target", "target", "--port", str(self._port), "--no-requests"]
         config = self._folder.developer(self.user)
+        run = [sys.executable, "-m", "hairpin", "run", "--config", str(config), *flags]
+        run += ["--", "sh", "-c", _FOREVER, "sh", *app]
         with self._folder.log(f"hairpin-run-{self.user}").open("ab") as log:
             self._cli = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "hairpin", "run", "--config", str(config), *flags, "--"),
-                *("sh", "-c", _FOREVER, "sh", *app),
+                *(leashed(run) if suitable_leash() == "signal" else run),
                 cwd=ROOT,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,

@@ -14,15 +14,15 @@ from contextlib import asynccontextmanager
 
 from bench.chaos.records import Kind, Record
 
-CONNECTIONS = (Kind.UNMATCHED,) * 4 + (Kind.GET,) * 6 + (Kind.POST,) * 4 + (Kind.BYSTANDER,) * 2
-"""What each of the 16 connections sends."""
-PATHS = {
-    Kind.UNMATCHED: ("/", "/delay?ms=50", "/", "/stream?ms=150"),
-    Kind.GET: (*("/",) * 5, "/delay?ms=150", *("/",) * 4, "/stream?ms=300"),
-    Kind.POST: ("/", "/delay?ms=150", "/"),
-    Kind.BYSTANDER: ("/", "/", "/stream?ms=150", "/"),
-}
-"""So that a fault always finds some requests before their response's head, and some in its body."""
+CONNECTIONS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
+    *((Kind.UNMATCHED, ("/", "/delay?ms=50", "/", "/stream?ms=150")),) * 4,
+    *((Kind.GET, ("/",)),) * 3,  # these see at once who answers, whatever the others wait for
+    *((Kind.GET, ("/", "/", "/delay?ms=150", "/", "/", "/stream?ms=300")),) * 3,
+    *((Kind.POST, ("/", "/delay?ms=150", "/")),) * 4,
+    *((Kind.BYSTANDER, ("/", "/", "/stream?ms=150", "/")),) * 2,
+)
+"""What each of the 16 connections sends, over and over. A fault always finds requests whose answer has not begun, and some in
+its body."""
 PAUSE_SECONDS = 0.01
 """Between two requests of a connection: the machine is shared with everything that is under load."""
 TIMEOUT_SECONDS = 20.0
@@ -66,8 +66,8 @@ class Load:
     async def running(self) -> AsyncIterator[Load]:
         """Under load inside; at the end each connection finishes its request."""
         async with asyncio.TaskGroup() as tasks:
-            for number, kind in enumerate(CONNECTIONS):
-                tasks.create_task(self._connection(number, kind))
+            for number, (kind, paths) in enumerate(CONNECTIONS):
+                tasks.create_task(self._connection(kind, itertools.islice(itertools.cycle(paths), number, None)))
             try:
                 yield self
             finally:
@@ -84,8 +84,7 @@ class Load:
             return False
         return True
 
-    async def _connection(self, number: int, kind: Kind) -> None:
-        paths = itertools.islice(itertools.cycle(PATHS[kind]), 3 * number, None)
+    async def _connection(self, kind: Kind, paths: Iterator[str]) -> None:
         while not self._stopping:
             with contextlib.suppress(OSError):
                 reader, writer = await asyncio.open_connection(*self._address)

@@ -71,15 +71,17 @@ def result_of(fault: Fault) -> Result:
 
 
 async def measure(
-    mesh: ChaosMesh, faults: Sequence[Fault], repetitions: int, progress: Callable[[str], None] = lambda _: None
-) -> list[Result]:
-    """All faults, interleaved: one after another in each round."""
-    results = {fault.name: result_of(fault) for fault in faults}
+    mesh: ChaosMesh,
+    faults: Sequence[Fault],
+    results: Sequence[Result],
+    repetitions: int,
+    progress: Callable[[str], None] = lambda _: None,
+) -> None:
+    """All faults, interleaved: one after another in each round. What came of each is added to its result at once."""
     for number in range(repetitions):
-        for fault in faults:
+        for fault, result in zip(faults, results, strict=True):
             progress(f"{number + 1}/{repetitions} {fault.what}")
-            await repetition(mesh, fault, results[fault.name])
-    return list(results.values())
+            await repetition(mesh, fault, result)
 
 
 async def repetition(mesh: ChaosMesh, fault: Fault, result: Result) -> None:
