@@ -23,8 +23,10 @@ $(READY): requirements-dev.txt pyproject.toml
 demo: $(READY) ## a mesh on this machine and the story to follow; ONCE=1 runs the story unattended
 	$(BIN)/hairpin demo $(if $(ONCE),--once)
 
-test: $(READY) check ## every check and every test
-	$(BIN)/pytest $(PYTEST)
+test: $(READY) check ## every check and every test; those that take minutes of waiting run beside the others
+	@$(BIN)/pytest -m slow $(PYTEST) > .slow-tests.log 2>&1 & slow=$$!; \
+	$(BIN)/pytest -m "not slow" $(PYTEST); rest=$$?; \
+	wait $$slow; slow=$$?; cat .slow-tests.log; [ $$rest = 0 ] && [ $$slow = 0 ]
 
 test-fast: $(READY) ## the pure tests alone: seconds
 	$(BIN)/pytest tests/unit tests/protocol $(PYTEST)
