@@ -3,9 +3,9 @@
     python guard.py PID STARTED [FOLDER] < pipe
 
 It stands in a session of its own, so that no Ctrl-C reaches it, and does nothing until the pipe closes. If hairpin wrote
-`done` before, it leaves. If not, hairpin was killed: the command and its descendants get SIGTERM, and after a
-while SIGKILL; FOLDER, where keys lie, is removed. PR_SET_PDEATHSIG would not do: it reaches the command alone, not the server that the command started,
-which would keep the port; and it is Linux's alone.
+`done` before, it leaves. If not, hairpin was killed: the command and its descendants get SIGTERM, and after a while SIGKILL;
+FOLDER, where keys lie, is removed. PR_SET_PDEATHSIG would not do: it reaches the command alone, not the server that the
+command started, which would keep the port; and it is Linux's alone.
 
 It runs as a script, so as to start without the package, and imports psutil only when there is something to end.
 """
