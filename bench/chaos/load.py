@@ -101,7 +101,7 @@ class Load:
         while not self._stopping:
             record = Record(kind=kind, path=next(paths), sent=asyncio.get_running_loop().time())
             writer.write(self._request(record))
-            goes_on = await _exchange(reader, record)
+            goes_on = await exchange(reader, record)
             self.records.append(record)
             self._ended.set()
             if not goes_on:
@@ -120,7 +120,7 @@ class Load:
         return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-async def _exchange(reader: asyncio.StreamReader, record: Record) -> bool:
+async def exchange(reader: asyncio.StreamReader, record: Record) -> bool:
     """Read the response into the record; whether the connection may be used again."""
     clock = asyncio.get_running_loop().time
     try:
