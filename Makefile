@@ -28,7 +28,7 @@ test: $(READY) check ## every check and every test; those that take minutes of w
 	$(BIN)/pytest -m "not slow" $(PYTEST); rest=$$?; \
 	wait $$slow; slow=$$?; cat .slow-tests.log; [ $$rest = 0 ] && [ $$slow = 0 ]
 
-test-fast: $(READY) ## the pure tests alone: seconds
+test-fast: $(READY) ## the pure tests alone: a minute
 	$(BIN)/pytest tests/unit tests/protocol $(PYTEST)
 
 check: $(READY) ## format, lint, types and the direction of imports

@@ -36,7 +36,7 @@ STEP_TIMEOUT = 60.0
 
 def guide(mesh: Mesh, folder: MeshFolder) -> str:
     """What to type next, with this mesh's addresses."""
-    entry, checkout = f"http://{mesh.entry.address}", _shown(shop_folder() / "checkout.py")
+    entry, checkout = f"http://{mesh.entry.address}", _shown(your_copy(Path.cwd()))
     config = "" if len(mesh.developers) == 1 else f"--config {folder.developer(mesh.developers[0])} "
     return f"""
   The shop: entry -> frontend -> checkout -> inventory, a sidecar each, mutual TLS between them.
@@ -53,11 +53,20 @@ def guide(mesh: Mesh, folder: MeshFolder) -> str:
        curl '{entry}{CART}'
      Alice's request was answered by the process in your terminal; its call to inventory left through the mesh.
 
-  4. Edit total() in {checkout}, or put breakpoint() into it; stop `hairpin run` with Ctrl-C, start it again,
-     and ask as alice. Everyone else's requests go on while you look.
+  4. {checkout} is a copy of your own: edit total() in it, or put breakpoint() there; stop `hairpin run`
+     with Ctrl-C, start it again, and ask as alice. Everyone else's requests go on while you look.
 
   5. Ctrl-C in that terminal gives everything back. Ctrl-C in this one ends the mesh.
 """
+
+
+def your_copy(folder: Path) -> Path:
+    """A checkout.py to edit, as the newcomer left it the last time: the mesh's own stays as it is."""
+    copy = folder / "hairpin-shop" / "checkout.py"
+    if not copy.exists():
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy(shop_folder() / "checkout.py", copy)
+    return copy
 
 
 def _python() -> str:
@@ -284,4 +293,6 @@ def _place(answer: dict[str, Any], service: str) -> str:
 
 
 def _places(answer: dict[str, Any]) -> list[str]:
-    return [str(part.get("where")) for part in _parts(answer)]
+    """Where each service answered from; what was wrong, if something was."""
+    errors = [f"{part.get('service')}: {part['error']}" for part in _parts(answer) if "error" in part]
+    return errors or [str(part.get("where")) for part in _parts(answer)]

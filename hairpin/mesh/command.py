@@ -73,13 +73,14 @@ def load_mesh(file: Path, *, any_entry: bool = False) -> MeshModel:
     if any_entry and isinstance(document, dict) and isinstance(document.get("entry"), dict):
         document["entry"].pop("port", None)
     mesh = mesh_from_document(document, free_ports())
-    if not is_free(mesh.entry.address.host, mesh.entry.address.port):
-        raise InvalidFieldError(
-            "entry.port",
-            mesh.entry.address.port,
-            "is taken by another process",
-            f"end it, or choose another port in {file}",
-        )
+    wanted = {"entry.port": mesh.entry.address}
+    for workload in mesh.workloads:
+        if workload.command:  # without one the application is the user's, and may run already
+            wanted |= {f"services.{workload.name}.ports.{port.name}.app": port.app for port in workload.ports}
+    for field, address in wanted.items():
+        if not is_free(address.host, address.port):
+            remedy = f"end it, or choose another port in {file}"
+            raise InvalidFieldError(field, address.port, "is taken by another process", remedy)
     return mesh
 
 
@@ -92,22 +93,32 @@ async def up(file: Path, state: Path | None, *, after: Callable[[MeshModel, Mesh
     from hairpin.mesh.state import MeshFolder, default_folder  # noqa: PLC0415
     from hairpin.mesh.supervisor import MeshSupervisor  # noqa: PLC0415
 
-    mesh = load_mesh(file)
     folder = MeshFolder(state or default_folder())
     lock = folder.lock()
-    stop = asyncio.Event()
+    task, stopping = asyncio.current_task(), False
+
+    def stop() -> None:
+        nonlocal stopping
+        if task is not None and not stopping:
+            stopping = True
+            _say("ending the mesh")
+            task.cancel()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop)
     try:
+        mesh = load_mesh(file)
         supervisor = MeshSupervisor(mesh, folder, file.resolve().parent)
         async with supervisor.running(lambda part: _say(f"  up: {part}")):
             _say(f"mesh {mesh.name}: http://{mesh.entry.address} is {mesh.entry.service}; Ctrl-C ends it")
             _say(f"developers' files: {folder.root / 'developers'}; logs: {folder.root / 'logs'}")
             if after:
                 _say(after(mesh, folder))
-            await stop.wait()
-            _say("ending the mesh")
+            await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        if not stopping:
+            raise
     finally:
         os.close(lock)
     return 0

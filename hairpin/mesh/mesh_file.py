@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LABEL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+PLACEHOLDER = re.compile(r"\{([a-z]+)(?::([-a-z0-9]+))?\}")
+"""In a command: `{python}`, `{port}`, `{port:NAME}`."""
 LOOPBACK = "127.0.0.1"
 MOST_AGENTS = 9
 AGENT_ADDRESSES = ("steer", "tunnel", "egress", "ready", "inbound", "outbound")
@@ -124,11 +126,23 @@ def _workload(name: Any, document: Any, namespace: str, ports: Iterator[int]) ->
         steerable=reader.flag("steerable", default=True),
     )
     reader.finish()
+    _known_placeholders(workload, f"{where}.command")
     for field in ("number", "name"):
         values = [getattr(port, field) for port in workload.ports]
         if len(set(values)) < len(values):
             raise InvalidFieldError(f"{where}.ports", values, f"has a {field} twice", "give each port its own")
     return workload
+
+
+def _known_placeholders(workload: Workload, where: str) -> None:
+    for index, word in enumerate(workload.command):
+        for placeholder, port in PLACEHOLDER.findall(word):
+            known = placeholder == "python" if not port else placeholder == "port" and workload.port(port) is not None
+            if not known and (placeholder, port) != ("port", ""):
+                names = ", ".join(f"{{port:{p.name}}}" for p in workload.ports)
+                written = f"{{{placeholder}{':' + port if port else ''}}}"
+                problem = f"has {written}, which stands for nothing"
+                raise InvalidFieldError(f"{where}[{index}]", word, problem, f"use {{python}}, {{port}} or {names}")
 
 
 def _port(document: Any, where: str, index: int, ports: Iterator[int]) -> ServicePort:

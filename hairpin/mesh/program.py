@@ -56,6 +56,12 @@ class Program:
         self._process: asyncio.subprocess.Process | None = None
         self.restarts = 0
 
+    def last_words(self) -> str:
+        """The last line of its log, and where the others are."""
+        lines = self.log_file.read_text(errors="replace").split("\n") if self.log_file.exists() else []
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        return f"{last} ({self.log_file})"
+
     @property
     def pid(self) -> int | None:
         """Its process, if it runs."""

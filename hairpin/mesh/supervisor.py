@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from hairpin.envoy.binary import find_envoy
 from hairpin.envoy.process import ManagedEnvoy
-from hairpin.errors import UnavailableError
+from hairpin.errors import HairpinError, UnavailableError
+from hairpin.mesh.mesh_file import PLACEHOLDER
 from hairpin.mesh.program import Program
 from hairpin.mesh.sidecar import sidecar_bootstrap
 from hairpin.mesh.state import write_folder
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MOST_FAILURES = 3
+"""How often a program may end before it listens; then the mesh gives up."""
 START_TIMEOUT = 60.0
 """Seconds that the whole mesh may take to come up."""
-
-PLACEHOLDER = re.compile(r"\{(port|python)(?::([-a-z0-9]+))?\}")
 
 
 class MeshSupervisor:
@@ -48,6 +49,7 @@ class MeshSupervisor:
         self.mesh = mesh
         self.folder = folder
         self._directory = directory
+        self._awaited: tuple[str, SocketAddress] = ("the control plane", mesh.control_plane.api)
         self.control_plane = self._python("xds-server", "xds_server", str(folder.settings))
         self.agents = {
             agent.name: self._python(agent.name, "agent", str(folder.agent(agent.name))) for agent in mesh.agents
@@ -74,20 +76,26 @@ class MeshSupervisor:
             programs = [self.control_plane, *self.agents.values(), *self.services.values()]
             running = [tasks.create_task(program.run()) for program in programs]
             try:
-                async with asyncio.timeout(START_TIMEOUT):
-                    await self._start(tasks, progress)
+                await self._start_in_time(tasks, progress)
                 yield self
-            except TimeoutError:
-                raise UnavailableError(
-                    f"the mesh did not come up within {START_TIMEOUT:g} s; look into {self.folder.root / 'logs'}"
-                ) from None
             finally:
                 await self._stop()
                 for task in running:
                     task.cancel()
 
+    async def _start_in_time(self, tasks: asyncio.TaskGroup, progress: Callable[[str], None]) -> None:
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                await self._start(tasks, progress)
+        except TimeoutError:
+            what, address = self._awaited
+            logs = self.folder.root / "logs"
+            raise UnavailableError(
+                f"the mesh did not come up within {START_TIMEOUT:g} s: {what} does not listen on {address}; look into {logs}"
+            ) from None
+
     async def _start(self, tasks: asyncio.TaskGroup, progress: Callable[[str], None]) -> None:
-        await self._listening("the control plane", self.mesh.control_plane.api)
+        await self._listening("the control plane", self.mesh.control_plane.api, self.control_plane)
         await self._listening("the control plane", self.mesh.control_plane.xds)
         progress("control plane")
         async with asyncio.TaskGroup() as starting:
@@ -97,12 +105,12 @@ class MeshSupervisor:
             tasks.create_task(proxy.run())  # started again when it dies, until it is stopped
         progress("sidecars")
         for agent in self.mesh.agents:
-            await self._listening(agent.name, agent.steer)
+            await self._listening(agent.name, agent.steer, self.agents[agent.name])
         progress("agent")
         for workload in self.mesh.workloads:
             for port in workload.ports:
                 if workload.command:
-                    await self._listening(workload.name, port.app)
+                    await self._listening(workload.name, port.app, self.services[workload.name])
                 await self._listening(f"{workload.name}'s sidecar", port.inbound)
         await self._listening("the entry", self.mesh.entry.address)
         progress("services")
@@ -112,8 +120,11 @@ class MeshSupervisor:
             for proxy in self.proxies.values():
                 stopping.create_task(proxy.stop())
 
-    async def _listening(self, what: str, address: SocketAddress) -> None:
+    async def _listening(self, what: str, address: SocketAddress, program: Program | None = None) -> None:
+        self._awaited = what, address
         while True:
+            if program is not None and program.restarts >= MOST_FAILURES:
+                raise HairpinError(f"{what} ended {program.restarts} times before it listened: {program.last_words()}")
             try:
                 _, writer = await asyncio.open_connection(address.host, address.port)
             except OSError:
@@ -172,4 +183,5 @@ def _filled(word: str, workload: Workload) -> str:
         port = workload.port(match[2]) if match[2] else workload.ports[0]
         return str(port.app.port) if port else match[0]
 
-    return PLACEHOLDER.sub(value, word)
+    filled: str = PLACEHOLDER.sub(value, word)
+    return filled

@@ -18,6 +18,8 @@ class Reader:
 
     def __init__(self, document: Any, where: str) -> None:
         self.where = where
+        if document is None:
+            raise InvalidFieldError(where or "the file", None, "is empty", "write `field: value` lines")
         if not isinstance(document, dict):
             raise InvalidFieldError(where or "file", document, "is not a mapping", "write `field: value` lines")
         self._document = document
@@ -39,7 +41,9 @@ class Reader:
         if value is not None:
             return value
         if default is _REQUIRED:
-            raise InvalidFieldError(self.path(field), None, "is missing", "add it")
+            close = difflib.get_close_matches(field, self.names - self._taken, n=1)
+            remedy = f"did you mean it by {close[0]!r}?" if close else "add it"
+            raise InvalidFieldError(self.path(field), None, "is missing", remedy)
         return default
 
     def text(self, field: str, default: Any = _REQUIRED, pattern: re.Pattern[str] | None = None) -> str:

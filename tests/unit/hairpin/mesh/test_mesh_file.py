@@ -48,6 +48,13 @@ def test_written_whole_it_reads_the_same_without_a_port_to_give():
     assert mesh_from_document(whole, iter(())) == mesh
 
 
+def test_braces_that_are_no_placeholder_are_left():
+    [web] = read(
+        {"services": {"web": {"command": ["{python}", '{"a": 1}', "{port}", "{port:http}", "${HOME}"]}}}
+    ).workloads
+    assert web.command[1] == '{"a": 1}'
+
+
 def test_ports_are_found_by_number_name_or_when_there_is_one():
     mesh = read({"services": {"a": {"ports": [{"port": 80}, {"name": "grpc", "port": 9090}]}, "b": {}}})
     a, b = mesh.workloads
@@ -60,7 +67,11 @@ def test_ports_are_found_by_number_name_or_when_there_is_one():
     [
         ([], "file", "mapping"),
         ({}, "services", "missing"),
+        (None, "the file", "empty"),
+        ({"servces": {}}, "services", "mean it by 'servces'"),
         ({"services": {}}, "services", "no service"),
+        ({"services": {"web": {"command": ["a", "--port={prt}"]}}}, "services.web.command[1]", "{prt}"),
+        ({"services": {"web": {"command": ["{port:grpc}"]}}}, "services.web.command[0]", "{port:http}"),
         ({"services": {"Web": {}}}, "services", "lower-case"),
         ({"services": {"hairpin-agent": {}}}, "services", "agent's own"),
         ({"services": {"entry": {}}}, "services", "the mesh's entry's own name"),
