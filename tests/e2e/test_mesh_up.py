@@ -99,3 +99,38 @@ async def test_killed_it_leaves_nothing_behind(tmp_path):
         up.kill()
         await up.wait()
         await eventually(lambda: not [child for child in children if child.is_running()], what="all of it ended")
+
+
+def only_service(tmp_path, command: list[str]):
+    file = tmp_path / "mesh.yaml"
+    file.write_text(yaml.safe_dump({"entry": {"port": next(free_ports())}, "services": {"web": {"command": command}}}))
+    return file
+
+
+async def test_ctrl_c_ends_a_mesh_that_is_still_coming_up(tmp_path):
+    async with mesh_up(only_service(tmp_path, ["sleep", "100"]), tmp_path / "state") as up:
+        await said(up, "up: agent")  # from here on it waits for a service that never listens
+        children = psutil.Process(up.pid).children(recursive=True)
+        up.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(up.wait(), 30) == 0
+        assert not [child for child in children if child.is_running()]
+
+
+async def test_a_service_that_ends_at_once_is_named_with_its_last_words(tmp_path):
+    program = "import sys; sys.exit('no such flag: --prt')"
+    async with mesh_up(only_service(tmp_path, ["{python}", "-c", program]), tmp_path / "state") as up:
+        line = await said(up, "before it listened")
+        assert "web ended" in line and "no such flag: --prt" in line and "web.log" in line
+        assert await asyncio.wait_for(up.wait(), 30) == 1
+
+
+async def test_a_port_of_a_services_own_that_is_taken_is_named(tmp_path):
+    async with echo_process("stranger") as stranger:
+        document = {
+            "services": {"web": {"command": ["sleep", "1"], "ports": [{"app": f"127.0.0.1:{stranger.http[1]}"}]}}
+        }
+        file = tmp_path / "mesh.yaml"
+        file.write_text(yaml.safe_dump(document))
+        async with mesh_up(file, tmp_path / "state") as up:
+            assert "services.web.ports.http.app" in await said(up, "is taken by another process")
+            assert await asyncio.wait_for(up.wait(), 30) == 2
