@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
@@ -39,6 +40,10 @@ SHORTEST_SECONDS = 1.0
 """Between two renewals at least."""
 WAKE_SECONDS = 5.0
 """How often the clock is looked at: sleeping machines don't count the seconds of a timer."""
+AWAY_SECONDS = 0.5
+"""How often we look ourselves, while the control plane can't be reached, for what it would tell us."""
+REFUSED_SECONDS = 10.0
+"""How long a refusal is borne: it may come from a new mesh, whose file for us is about to be written."""
 ACTIVE_SECONDS = 3.0
 """How long to wait for sidecars before the user is told that requests come here."""
 _LIVELY = (Phase.ACTIVE, Phase.READY)
@@ -187,6 +192,7 @@ class Link:
         directory = self._directory / str(number)
         directory.mkdir(mode=0o700)
         key, request = new_key_and_request()
+        self._watching = False
         try:
             async with SessionClient(self._developer) as self._client:
                 self._session = session = await self._client.create(self._spec(request))
@@ -225,6 +231,7 @@ class Link:
     async def _keep(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow())
+            tasks.create_task(self._look_around())
             tasks.create_task(self._reconcile())
             tasks.create_task(self._renew())
             for agent in self.session.status.agents:
@@ -238,11 +245,31 @@ class Link:
         except NotFoundError:
             self._developer_changed()
             raise _GoneError("the control plane does not know it any more") from None
-        except HairpinError:
-            # A control plane that takes us for someone else: the mesh was made anew, and with it our file.
-            if self._developer_changed():
-                raise _GoneError("the mesh was made anew") from None
+        except StoppedError:
             raise
+        except HairpinError:
+            # A control plane that takes us for someone else: the mesh was made anew, and with it, sooner or later, our file.
+            self._watching = False
+            await asyncio.sleep(REFUSED_SECONDS)
+            raise
+
+    async def _look_around(self) -> None:
+        """What the control plane would tell, for as long as it is away: a mesh made anew, and lost tunnels."""
+        while True:
+            await asyncio.sleep(AWAY_SECONDS)
+            if self._watching:
+                continue
+            if self._developer_changed():
+                raise _GoneError("the mesh was made anew")
+            for agent in self.session.status.agents:
+                if agent.name in self.session.status.tunnels and not await reachable(agent) and not self._watching:
+                    self._without_tunnel(agent.name)
+
+    def _without_tunnel(self, agent: str) -> None:
+        session = self.session
+        tunnels = tuple(name for name in session.status.tunnels if name != agent)
+        self._session = dataclasses.replace(session, status=dataclasses.replace(session.status, tunnels=tunnels))
+        self._console.warn(_lost(agent))
 
     async def _on_event(self, event: Event) -> None:
         match event:
@@ -256,15 +283,13 @@ class Link:
                 raise _GoneError("its lease ran out while there was no tunnel")
             case WatchLost(error):
                 self._watching = False
-                if self._developer_changed():
-                    raise _GoneError("the mesh was made anew")
                 self._console.warn(f"{error}; trying on")
 
     async def _on_session(self, session: Session) -> None:
         before, after = set(self.session.status.tunnels), set(session.status.tunnels)
         self._session, self._watching = session, True
         for agent in sorted(before - after):
-            self._console.warn(f"the tunnel to {agent} is lost: the cluster answers until it is back")
+            self._console.warn(_lost(agent))
         for agent in sorted(after - before):
             self._console.say(f"the tunnel to {agent} is up")
         for message in sorted({condition.message for condition in session.status.conditions} - self._told):
@@ -349,7 +374,10 @@ class Link:
                 return await call()
             except NotFoundError as error:
                 raise _GoneError("the control plane does not know it any more") from error
-            except UnavailableError:
+            except HairpinError as error:
+                # While it can't be watched, what a call is told is no better than what the watch is: that decides.
+                if self._watching and not isinstance(error, UnavailableError):
+                    raise
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, longest)
 
@@ -369,6 +397,10 @@ class Link:
 
 def _replicas(session: Session) -> set[str]:
     return {agent.name for agent in session.status.agents}
+
+
+def _lost(agent: str) -> str:
+    return f"the tunnel to {agent} is lost: the cluster answers until it is back"
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

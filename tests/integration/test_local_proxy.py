@@ -192,6 +192,46 @@ async def test_a_session_that_is_forgotten_is_made_anew(mesh):
         assert await answer(mesh) == "laptop alice-1/"  # the command keeps the name it was started with
 
 
+async def test_a_mesh_made_anew_elsewhere_is_found_by_its_file(mesh):
+    async with serving(mesh) as run:
+        await mesh.api.stop()
+        await run.said("trying on")
+        mesh.api.forget()
+        mesh.api.port, mesh.api.token = 0, "new"
+        await mesh.api.start()
+        write_developer(mesh.config, mesh.api.developer)
+        await run.said("session alice-1 is gone, the mesh was made anew: session alice-2 takes its place")
+        await eventually(lambda: active(mesh) == ["alice-2"], what="the new session is active")
+        assert run.errors.count("made anew") == 1
+
+
+async def test_a_mesh_made_anew_that_refuses_the_old_token_is_found_by_its_file(mesh):
+    async with serving(mesh) as run:
+        await mesh.api.stop()
+        mesh.api.forget()
+        mesh.api.token = "new"
+        calls = len(mesh.api.calls)
+        await mesh.api.start()
+        await eventually(lambda: len(mesh.api.calls) > calls, what="it is refused")
+        write_developer(mesh.config, mesh.api.developer)
+        await run.said("the mesh was made anew: session alice-2 takes its place")
+        await eventually(lambda: active(mesh) == ["alice-2"], what="the new session is active")
+
+
+async def test_a_tunnel_lost_while_the_control_plane_is_away_is_told_once(mesh):
+    async with serving(mesh) as run:
+        await mesh.api.stop()
+        await run.said("trying on")
+        await mesh.agents[0].envoy.stop()
+        await run.said("the tunnel to agent-0 is lost")
+        calls = len(mesh.api.calls)
+        await mesh.api.start()
+        await eventually(lambda: mesh.api.calls[calls:], what="the session is watched again")
+        run.process.terminate()
+        await run.process.wait()
+    assert run.errors.count("is lost") == 1
+
+
 async def test_a_session_whose_lease_ran_out_is_made_anew(mesh):
     async with serving(mesh) as run:
         session = mesh.api.sessions["alice-1"]

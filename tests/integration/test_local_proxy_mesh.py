@@ -1,6 +1,7 @@
 """`hairpin run`, `sessions` and `stop` in a whole mesh: the real control plane, agents and sidecars."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -14,14 +15,14 @@ from tests.support.tunnels import eventually
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(120)]
 
 
-@pytest.fixture(scope="module")
-async def mesh(tmp_path_factory):
-    # A fixture begins and ends in different tasks; the mesh's TaskGroup must not.
+@contextlib.asynccontextmanager
+async def held(folder):
+    """A mesh, held by a task of its own: it may end before, or after, what is begun inside."""
     up, over = asyncio.get_running_loop().create_future(), asyncio.Event()
 
     async def hold():
         try:
-            async with running_mesh(echo_mesh(), tmp_path_factory.mktemp("mesh")) as mesh:
+            async with running_mesh(echo_mesh(), folder) as mesh:
                 up.set_result(mesh)
                 await over.wait()
         except Exception as error:
@@ -30,9 +31,17 @@ async def mesh(tmp_path_factory):
             up.set_exception(error)
 
     holding = asyncio.get_running_loop().create_task(hold())
-    yield await up
-    over.set()
-    await holding
+    try:
+        yield await up
+    finally:
+        over.set()
+        await holding
+
+
+@pytest.fixture(scope="module")
+async def mesh(tmp_path_factory):
+    async with held(tmp_path_factory.mktemp("mesh")) as mesh:
+        yield mesh
 
 
 async def test_the_environments_requests_are_the_laptops_and_no_others(mesh):
@@ -126,3 +135,17 @@ async def test_a_control_plane_that_is_killed_gets_the_session_again(mesh):
         os.kill(control_plane.pid, signal.SIGKILL)
         await run.said("takes its place")
         await mesh.answered_by("laptop of alice", "again")
+
+
+async def test_a_mesh_that_is_ended_and_made_anew_gets_the_session_again(tmp_path):
+    async with contextlib.AsyncExitStack() as first:
+        mesh = await first.enter_async_context(held(tmp_path))
+        async with mesh.laptop("alice", "anew") as run:
+            await first.aclose()
+            await run.said("trying on")
+            await run.said("the tunnel to hairpin-agent-0 is lost")
+            async with held(tmp_path) as mesh:
+                await run.said("is gone, the mesh was made anew: session .* takes its place")
+                await mesh.answered_by("laptop of alice", "anew")
+                await run.end()
+            assert sum("is lost" in line for line in run.errors) == 1

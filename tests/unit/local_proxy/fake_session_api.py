@@ -39,6 +39,7 @@ class FakeSessionApi:
         """What the Date header says, if not the time."""
         self.count = 0
         self.port = 0
+        self.token = "alices"
         self._queues = {}
         self._runner = None
 
@@ -47,7 +48,7 @@ class FakeSessionApi:
         return Developer(
             server=f"https://127.0.0.1:{self.port}",
             certificate_authority=self.authority.certificate,
-            token="alices",
+            token=self.token,
             user="alice",
         )
 
@@ -127,11 +128,11 @@ class FakeSessionApi:
 
     def _called(self, request, name=""):
         self.calls.append(f"{request.method} {name}".strip())
-        if request.headers.get("Authorization") != "Bearer alices":
+        if request.headers.get("Authorization") != f"Bearer {self.token}":
             raise web.HTTPUnauthorized
 
     async def _version(self, request):
-        assert "Authorization" not in request.headers or request.headers["Authorization"] == "Bearer alices"
+        assert "Authorization" not in request.headers or request.headers["Authorization"] == f"Bearer {self.token}"
         return web.json_response({"version": "0.1.0", "time": datetime.now(UTC).isoformat()})
 
     async def _list(self, request):
