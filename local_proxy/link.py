@@ -34,6 +34,8 @@ REDIAL_SECONDS = (1.0, 8.0)
 """How long a tunnel that was dialled again has to come up; each time twice as long, up to the second value."""
 RETRY_SECONDS = (0.2, 2.0)
 """The first and the longest pause before a call is repeated to a control plane that did not answer."""
+CLAIM_SECONDS = 2.0
+"""How long a claim that was broken off is waited for, to give back what it made; after that the lease does it."""
 GIVE_BACK_SECONDS = 3.0
 """How long giving back may take; after that the lease does it."""
 SHORTEST_SECONDS = 1.0
@@ -195,7 +197,7 @@ class Link:
         self._watching = False
         try:
             async with SessionClient(self._developer) as self._client:
-                self._session = session = await self._client.create(self._spec(request))
+                self._session = session = await self._claim(self._client, request)
                 try:
                     self._laptop = self._new_laptop(session, key, directory)
                     async with self._laptop.envoy:
@@ -208,6 +210,19 @@ class Link:
         finally:
             self._laptop = self._client = None
             shutil.rmtree(directory, ignore_errors=True)
+
+    async def _claim(self, client: SessionClient, request: str) -> Session:
+        """Claim. If cancelled meanwhile, what the control plane makes of it all the same is given back."""
+        # A task that our cancellation does not reach: it is over in here nevertheless, whatever happens.
+        creating = asyncio.get_running_loop().create_task(client.create(self._spec(request)))
+        try:
+            return await asyncio.shield(creating)
+        except asyncio.CancelledError:
+            with contextlib.suppress(HairpinError, TimeoutError):
+                async with asyncio.timeout(CLAIM_SECONDS):
+                    session = await creating
+                await self._give_back(session.name)
+            raise
 
     def _new_laptop(self, session: Session, key: str, directory: Path) -> Laptop:
         return Laptop(

@@ -367,6 +367,16 @@ async def test_a_port_that_closes_gives_the_requests_back_and_one_that_moves_tak
         assert (await mesh.agents[0].get("alice-1")).status == 200
 
 
+async def test_ctrl_c_while_claiming_leaves_nothing_claimed(mesh):
+    mesh.api.create_seconds = 0.5
+    async with hairpin(mesh, "run", "-t", "checkout", "--env", "alice", "--", "true") as run:
+        await eventually(lambda: mesh.api.sessions, what="the session is made, its answer under way")
+        run.process.send_signal(signal.SIGINT)
+        assert await run.process.wait() == 128 + signal.SIGINT
+    assert mesh.api.calls == ["POST", "DELETE alice-1"]
+    assert mesh.api.sessions == {}
+
+
 async def test_a_taken_egress_port_claims_nothing(mesh):
     port = mesh.api.port
     arguments = ("run", "-t", "checkout", "--env", "alice", "--egress-port", str(port), "--", "true")

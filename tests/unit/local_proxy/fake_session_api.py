@@ -40,6 +40,8 @@ class FakeSessionApi:
         self.count = 0
         self.port = 0
         self.token = "alices"
+        self.create_seconds = 0.0
+        """How long the answer to a claim takes, after the session was made."""
         self._queues = {}
         self._runner = None
 
@@ -151,6 +153,7 @@ class FakeSessionApi:
         session = dataclasses.replace(self._blank(), name=f"alice-{self.count}", spec=spec)
         session = self._certified(session)
         self.sessions[session.name] = session
+        await asyncio.sleep(self.create_seconds)
         return web.json_response(session_to_json(session), status=201)
 
     def _blank(self):
