@@ -70,14 +70,15 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
     Raises:
         InvalidFieldError: a flag's value can't be used, or two don't go together.
     """
+    _check_given(arguments)
     mode = _mode(arguments.mode)
     namespace = arguments.namespace or "default"
     options = RunOptions(
         command=tuple(arguments.command),
         mode=mode,
-        target=Target.parse(arguments.target, namespace) if arguments.target else None,
+        target=Target.parse(arguments.target, namespace) if arguments.target is not None else None,
         environment=arguments.env,
-        match=parse_match(arguments.match) if arguments.match else None,
+        match=parse_match(arguments.match) if arguments.match is not None else None,
         match_text=arguments.match or "",
         port=_port("--port", arguments.port),
         egress_port=_port("--egress-port", arguments.egress_port),
@@ -98,6 +99,13 @@ def in_flags(error: InvalidFieldError | ServerRefusalError) -> HairpinError:
         return _FLAGS[found[1]]
 
     return ServerRefusalError(_FIELD.sub(flag, str(error), count=1))
+
+
+def _check_given(arguments: argparse.Namespace) -> None:
+    # `--match "$MATCH"` with a variable that is not set must not mean all requests of the environment.
+    for flag in ("--target", "--env", "--match", "--namespace", "--config"):
+        if getattr(arguments, flag.removeprefix("--")) == "":
+            raise InvalidFieldError(flag, None, "is empty", "write a value, or leave the flag out")
 
 
 def _check_together(options: RunOptions, arguments: argparse.Namespace) -> None:

@@ -226,6 +226,8 @@ class SessionClient:
                 f"the control plane at {server} can't be reached ({reason}): is the mesh up? `hairpin mesh up` starts "
                 "it; if it runs elsewhere, look at `server` in your file"
             ) from error
+        except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            raise UnavailableError(f"the connection to the control plane at {server} was lost") from error
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             if isinstance(error, HairpinError):
                 raise

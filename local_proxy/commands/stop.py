@@ -12,7 +12,7 @@ class Stop(Command):
     """End sessions of one's own."""
 
     help = "end a session of yours and give its requests back"
-    examples = ("hairpin stop alice-checkout-1", "hairpin stop --all")
+    examples = ("hairpin stop checkout-alice-1347d5", "hairpin stop --all")
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """The flags."""

@@ -78,6 +78,22 @@ def test_a_wrong_flag_says_what_would_be_right(flags, run, message):
         options(flags, *run)
 
 
+@pytest.mark.parametrize("flag", ["--target", "--env", "--match", "--namespace", "--config"])
+def test_an_empty_value_is_not_the_same_as_none(flag):
+    with pytest.raises(InvalidFieldError, match=f"^{flag} is empty; write a value, or leave the flag out"):
+        options(["--env", "alice", "-t", "checkout", flag, ""], "app")
+
+
+@pytest.mark.parametrize(
+    ("flags", "run"), [("--env alice", ["app"]), ("-t checkout", ["app"]), ("--env alice -t checkout", [])]
+)
+def test_what_is_missing_is_not_quoted(flags, run):
+    with pytest.raises(InvalidFieldError) as caught:
+        options(flags, *run)
+    assert "None" not in str(caught.value)
+    assert "''" not in str(caught.value)
+
+
 def test_a_match_that_cannot_be_read_names_the_flag():
     with pytest.raises(InvalidFieldError, match=r"^--match"):
         options(["-t", "checkout", "--match", "header x-user = = 42"], "app")

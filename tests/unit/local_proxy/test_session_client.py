@@ -174,6 +174,31 @@ async def test_a_watch_goes_on_over_a_restart_and_ends_with_the_session(api):
                 await anext(events)
 
 
+async def test_a_connection_that_breaks_off_is_told_in_words(tmp_path):
+    async def breaks_off(request):
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"{")
+        request.transport.abort()
+
+    async with fake_session_api(tmp_path) as api:
+        app = web.Application()
+        app.router.add_get("/v1/sessions/alice-1", breaks_off)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        port = free_port()
+        await web.TCPSite(runner, "127.0.0.1", port, ssl_context=api._tls()).start()
+        server = f"https://127.0.0.1:{port}"
+        try:
+            async with SessionClient(dataclasses.replace(api.developer, server=server)) as client:
+                async with contextlib.aclosing(client.follow("alice-1")) as events:
+                    lost = await anext(events)
+                    assert isinstance(lost, WatchLost)
+                    assert str(lost.error) == f"the connection to the control plane at {server} was lost"
+        finally:
+            await runner.cleanup()
+
+
 async def test_a_watch_of_a_session_that_was_forgotten_says_so(api):
     async with SessionClient(api.developer) as client:
         await client.create(spec())
