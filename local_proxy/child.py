@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import psutil
 
 from hairpin.errors import HairpinError
 from local_proxy import guard
+from local_proxy.insistence import Insistence
 from local_proxy.signals import SIGNALLED, Signals, in_foreground
 
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
@@ -100,12 +101,18 @@ class Child:
 
 @contextlib.asynccontextmanager
 async def run_child(
-    command: Sequence[str], environ: Mapping[str, str], signals: Signals, *, folder: Path | None = None
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    signals: Signals,
+    *,
+    folder: Path | None = None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[Child]:
     """Run a command: signals are passed on to it inside the context, and it has ended at the context's end.
 
     If the context is left early, it gets SIGTERM and, two seconds later, SIGKILL. If we are killed, the same happens,
-    and `folder`, where our keys lie, is removed.
+    and `folder`, where our keys lie, is removed. If it heeds no Ctrl-C, `warn` is told so at the second, and the third
+    kills it.
 
     Raises:
         CommandNotFoundError: there is no such command, or its interpreter is missing.
@@ -114,14 +121,16 @@ async def run_child(
     program = find_command(command, environ)
     terminal = _terminal_settings()
     child = Child(await _start(program, command, environ))
+    insistence = Insistence(child.pid, Path(command[0]).name, warn)
     try:
         async with _guarded(child.pid, folder):
             try:
-                with signals.forwarded(child.send_signal):
+                with signals.forwarded(child.send_signal, insistence.interrupted):
                     yield child
             finally:
                 await _ended(child)
     finally:
+        insistence.over()
         await _ended(child)
         if child.killed:
             _restore_terminal(terminal)

@@ -104,7 +104,7 @@ async def _serve_command(options: RunOptions, link: Link, console: Console, sign
         console.say(note)
     adopt_orphans()
     async with (
-        run_child(options.command, environment.variables, signals, folder=link.directory) as child,
+        run_child(options.command, environment.variables, signals, folder=link.directory, warn=console.warn) as child,
         asyncio.TaskGroup() as tasks,
     ):
         watching = None

@@ -25,6 +25,7 @@ class Signals:
         self.received: int | None = None
         """The signal that cancelled us."""
         self._send: Callable[[int], None] | None = None
+        self._interrupted: Callable[[], None] | None = None
         self._task = asyncio.current_task()
         self._closing = False
 
@@ -42,13 +43,13 @@ class Signals:
                 loop.remove_signal_handler(number)
 
     @contextlib.contextmanager
-    def forwarded(self, send: Callable[[int], None]) -> Iterator[None]:
-        """Pass signals on to a command, inside the context."""
-        self._send = send
+    def forwarded(self, send: Callable[[int], None], interrupted: Callable[[], None]) -> Iterator[None]:
+        """Pass signals on to a command, inside the context; `interrupted` hears of each SIGINT besides."""
+        self._send, self._interrupted = send, interrupted
         try:
             yield
         finally:
-            self._send = None
+            self._send = self._interrupted = None
             self._closing = True
 
     @property
@@ -62,6 +63,8 @@ class Signals:
             # them twice. Where no terminal has us in the foreground, somebody sent the signal to us alone.
             if number not in FROM_TERMINAL or not in_foreground():
                 self._send(number)
+            if number == signal.SIGINT and self._interrupted is not None:
+                self._interrupted()
         elif number in ENDING and not self._closing and self._task is not None:
             self._closing = True
             self.received = number

@@ -23,7 +23,7 @@ from local_proxy.signals import Signals
 async def main():
     with Signals().installed() as signals:
         folder = os.environ.get("TEST_FOLDER")
-        async with run_child(sys.argv[1:], os.environ, signals, folder=Path(folder) if folder else None) as child:
+        async with run_child(sys.argv[1:], os.environ, signals, folder=Path(folder) if folder else None, warn=print) as child:
             return await child.wait()
 
 sys.exit(asyncio.run(main()))
@@ -222,6 +222,42 @@ async def test_ctrl_c_reaches_the_command_once(terminal):
     terminal.type(b"\n")
     await terminal.expect(b"caught in all 1")
     assert await terminal.exit_code() == 0
+
+
+STUBBORN = """
+import signal, time
+def caught(number, _): print("ignored", flush=True)
+signal.signal(signal.SIGINT, caught)
+signal.signal(signal.SIGTERM, caught)
+print("ready", flush=True)
+while True: time.sleep(1)
+"""
+
+
+async def test_a_command_that_heeds_nothing_is_killed_by_the_third_ctrl_c(terminal):
+    terminal = terminal(sys.executable, "-u", "-c", RUN, sys.executable, "-c", STUBBORN)
+    await terminal.expect(b"ready")
+    await asyncio.sleep(0.3)
+    terminal.type(b"\x03")
+    await terminal.expect(b"ignored")
+    terminal.type(b"\x03")
+    await terminal.expect(b"is still running; Ctrl-C once more kills it")
+    terminal.type(b"\x03")
+    assert await terminal.exit_code() == 128 + signal.SIGKILL
+
+
+async def test_a_command_that_reads_keys_is_not_killed_by_ctrl_c(terminal):
+    source = "import tty; tty.setcbreak(0)\n" + STUBBORN
+    terminal = terminal(sys.executable, "-u", "-c", RUN, sys.executable, "-c", source)
+    await terminal.expect(b"ready")
+    await asyncio.sleep(0.3)
+    for _ in range(4):
+        terminal.type(b"\x03")
+        await terminal.expect(b"ignored")
+        await asyncio.sleep(0.5)
+    assert b"still running" not in terminal.output
+    terminal.type(b"\x1c")
+    assert await terminal.exit_code() == 128 + signal.SIGQUIT
 
 
 async def test_a_repl_owns_the_terminal(terminal):
