@@ -86,6 +86,7 @@ class Link:
         self._egress_port = egress_port
         self._console = console
         self._listener: Listener | None = None
+        self._listened = False
         self._client: SessionClient | None = None
         self._session: Session | None = None
         self._laptop: Laptop | None = None
@@ -111,6 +112,11 @@ class Link:
     def claimed(self) -> bool:
         """Whether there ever was a session."""
         return self._session is not None
+
+    @property
+    def listened(self) -> bool:
+        """Whether there ever was a process to send requests to."""
+        return self._listened
 
     @property
     def developer(self) -> Developer:
@@ -177,6 +183,7 @@ class Link:
 
         Returns when the control plane knows, or has had its time for it.
         """
+        self._listened = self._listened or listener is not None
         if listener is not None and self._laptop is not None:
             await self._laptop.serve(listener.host, listener.port)
         self._listener = listener

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import signal
+
 from hairpin.model.session import Mode, Session
 from local_proxy.laptop import EgressSeen
 from local_proxy.ports import Listener, Sighting
 from local_proxy.session_client import RequestSeen
+from local_proxy.signals import SIGNALLED
 
 BY_LAPTOP = "via_upstream"
 """Envoy's response code details (RESPONSE_CODE_DETAILS) of an answer that came from the process here."""
+_RESET = "upstream_reset_before_response_started"
+_FAILURES = (
+    (f"{_RESET}{{remote_connection_failure", "no tunnel"),
+    (f"{_RESET}{{connection_termination", "the process refused or closed the connection"),
+    (f"{_RESET}{{protocol_error", "what the process answered is no HTTP"),
+    ("upstream_reset_after_response_started", "the connection broke off amid the answer"),
+    ("upstream_response_timeout", "no answer in time"),
+    ("response_timeout", "no answer in time"),
+    ("request_overall_timeout", "no answer in time"),
+    ("stream_idle_timeout", "no answer in time"),
+    ("downstream_remote_disconnect", "the caller went away"),
+    ("http2.remote_reset", "the caller went away"),
+)
+"""How Envoy's details of a failure begin, as its agents have been seen to give them, and what each means."""
 
 
 def claim_text(session: Session, requests: str) -> str:
@@ -21,6 +38,47 @@ def claim_text(session: Session, requests: str) -> str:
     if session.spec.mode is Mode.EGRESS:
         return f"session {session.name}: takes no requests, calls into the mesh"
     return f"session {session.name}: requests of {session.status.resolved_target} where {requests}"
+
+
+def calls_text(egress_port: int, *, command: bool, kept: bool) -> str:
+    """How calls get into the mesh.
+
+    Args:
+        egress_port: the HTTP proxy's port.
+        command: whether there is a command, which is started with what it needs.
+        kept: whether the port is the same next time.
+    """
+    text = f"calls into the mesh: HTTP proxy at 127.0.0.1:{egress_port}"
+    if command:
+        return text
+    keep = "" if kept else " (--egress-port keeps the port)"
+    return f"{text}; for its own calls into the mesh give the process http_proxy=http://127.0.0.1:{egress_port}{keep}"
+
+
+def end_text(name: str, code: int, *, killed: bool, idle: bool) -> str:
+    """How the command ended, if there is something to tell of it; else nothing.
+
+    Args:
+        name: the command's.
+        code: its exit code, as a shell gives it.
+        killed: whether a signal ended it.
+        idle: whether it should have taken requests, and never listened.
+    """
+    how = "ended"
+    if killed:
+        how = f"was ended by {_signal(code - SIGNALLED)}"
+    elif code:
+        how = f"ended with {code}"
+    if idle:
+        return f"{name} {how} and never listened: nothing was taken"
+    return f"{name} {how}" if code else ""
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have no name
+        return f"signal {number}"
 
 
 def sighting_text(sighting: Sighting, *, port: int | None, took: bool) -> str:
@@ -47,7 +105,14 @@ def sighting_text(sighting: Sighting, *, port: int | None, took: bool) -> str:
 def request_text(request: RequestSeen) -> str:
     """A request that came in."""
     line = f"-> {request.method} {request.authority}{request.path} {request.status or '-'} {request.duration_ms} ms"
-    return line if request.served == BY_LAPTOP else f"{line} (not answered here: {request.served or 'unknown'})"
+    return line if request.served == BY_LAPTOP else f"{line} (not answered here{_why(request.served)})"
+
+
+def _why(served: str) -> str:
+    words = next((words for beginning, words in _FAILURES if served.startswith(beginning)), "")
+    if words:
+        return f": {words}"
+    return f" [{served}]" if served else ""
 
 
 def egress_text(seen: EgressSeen) -> str:

@@ -19,7 +19,7 @@ from local_proxy.child import find_command, run_child
 from local_proxy.console import Console
 from local_proxy.environment import SESSION_VARIABLE, command_environment
 from local_proxy.link import Link
-from local_proxy.messages import claim_text, sighting_text
+from local_proxy.messages import calls_text, claim_text, end_text, sighting_text
 from local_proxy.options import RunOptions, egress_port, in_flags
 from local_proxy.ports import PortWatcher
 from local_proxy.process_tree import ProcessTree, adopt_orphans
@@ -71,7 +71,8 @@ async def _hold_and_serve(options: RunOptions, link: Link, console: Console, sig
         session = await link.first_claim()
         console.say(claim_text(session, requests_text(session, link.developer.routing_key)))
         await link.tunnel_up()
-        console.say(f"calls into the mesh: HTTP proxy at 127.0.0.1:{egress}")
+        own = bool(options.command) or options.mode is Mode.EGRESS
+        console.say(calls_text(egress, command=own, kept=options.egress_port is not None))
         try:
             if options.command:
                 return await _serve_command(options, link, console, signals, egress)
@@ -115,6 +116,9 @@ async def _serve_command(options: RunOptions, link: Link, console: Console, sign
         code = await child.wait()
         if watching is not None:
             watching.cancel()
+    idle = watching is not None and not link.listened
+    if end := end_text(Path(options.command[0]).name, code, killed=child.killed, idle=idle):
+        console.say(end)
     return code
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import psutil
 import pytest
@@ -147,6 +148,8 @@ async def test_the_exit_code_is_the_commands_and_arguments_arrive_untouched(mesh
     command = (sys.executable, "-c", "import sys; print(sys.argv[1:]); sys.exit(7)", "--port", "a b", "--")
     async with hairpin(mesh, "run", "--env", "alice", "-t", "checkout", "--", *command) as run:
         assert await run.process.wait() == 7
+    name = Path(sys.executable).name
+    assert f"hairpin {name} ended with 7 and never listened: nothing was taken\n" in run.errors
     assert run.output == "['--port', 'a b', '--']\n"
     assert mesh.api.sessions == {}
 
@@ -268,6 +271,7 @@ async def test_a_running_process_is_served_until_ctrl_c(mesh):
         async with hairpin(mesh, "run", "--env", "alice", "-t", "checkout", "--port", str(port)) as run:
             await eventually(lambda: active(mesh), what="the session is active")
             assert await answer(mesh) == "laptop own/"
+            assert "give the process http_proxy=http://127.0.0.1:" in run.errors
             run.process.send_signal(signal.SIGINT)
             assert await run.process.wait() == 130
         assert mesh.api.sessions == {}

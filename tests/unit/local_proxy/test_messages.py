@@ -8,7 +8,7 @@ from hairpin.model.match_text import parse_match
 from hairpin.model.session import AgentAddress, Mode, Phase, Session, SessionSpec, SessionStatus
 from hairpin.model.target import Target
 from local_proxy.laptop import EgressSeen
-from local_proxy.messages import claim_text, egress_text, request_text, sighting_text
+from local_proxy.messages import calls_text, claim_text, egress_text, end_text, request_text, sighting_text
 from local_proxy.ports import Listener, Sighting
 from local_proxy.run import target_port
 from local_proxy.session_client import RequestSeen
@@ -101,12 +101,56 @@ def test_requests_are_told_in_a_line_each():
         method="GET", authority="checkout", path="/a?b", status=200, duration_ms=7, served="via_upstream"
     )
     assert request_text(seen) == "-> GET checkout/a?b 200 7 ms"
-    failed = dataclasses.replace(seen, status=0, served="connection_termination")
-    assert request_text(failed) == "-> GET checkout/a?b - 7 ms (not answered here: connection_termination)"
     out = EgressSeen(method="CONNECT", authority="inventory:443", status=200, duration_ms=9, refused="")
     assert egress_text(out) == "<- CONNECT inventory:443 200 9 ms"
     refused = dataclasses.replace(out, status=403, refused="link-local")
     assert egress_text(refused) == "<- CONNECT inventory:443 403 9 ms (refused: link-local)"
+
+
+@pytest.mark.parametrize(
+    ("served", "words"),
+    [
+        (
+            "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Invalid_argument}",
+            ": no tunnel",
+        ),
+        (
+            "upstream_reset_before_response_started{connection_termination}",
+            ": the process refused or closed the connection",
+        ),
+        ("upstream_reset_before_response_started{protocol_error}", ": what the process answered is no HTTP"),
+        ("upstream_response_timeout", ": no answer in time"),
+        ("downstream_remote_disconnect", ": the caller went away"),
+        ("of_a_newer_envoy{why}", " [of_a_newer_envoy{why}]"),
+        ("", ""),
+    ],
+)
+def test_why_a_request_was_not_answered_here_is_told_in_words(served, words):
+    seen = RequestSeen(method="GET", authority="checkout", path="/", status=0, duration_ms=7, served=served)
+    assert request_text(seen) == f"-> GET checkout/ - 7 ms (not answered here{words})"
+
+
+def test_a_process_that_runs_already_is_told_its_way_into_the_mesh():
+    assert calls_text(9000, command=True, kept=False) == "calls into the mesh: HTTP proxy at 127.0.0.1:9000"
+    own = "; for its own calls into the mesh give the process http_proxy=http://127.0.0.1:9000"
+    assert calls_text(9000, command=False, kept=False).endswith(f"{own} (--egress-port keeps the port)")
+    assert calls_text(9000, command=False, kept=True).endswith(own)
+
+
+@pytest.mark.parametrize(
+    ("code", "killed", "idle", "text"),
+    [
+        (0, False, False, ""),
+        (7, False, False, "python ended with 7"),
+        (143, False, False, "python ended with 143"),
+        (143, True, False, "python was ended by SIGTERM"),
+        (128 + 40, True, False, "python was ended by signal 40"),
+        (0, False, True, "python ended and never listened: nothing was taken"),
+        (7, False, True, "python ended with 7 and never listened: nothing was taken"),
+    ],
+)
+def test_how_the_command_ended_is_told_if_it_matters(code, killed, idle, text):
+    assert end_text("python", code, killed=killed, idle=idle) == text
 
 
 @pytest.mark.parametrize(
