@@ -25,7 +25,7 @@ async def measure(rounds: int) -> dict[str, Any]:
             arguments = ["--env", "alice", "--target", "target", "--quiet", "--", *app]
             begin = time.perf_counter()
             process = await asyncio.create_subprocess_exec(
-                *mesh.command("alice", *arguments), cwd=ROOT, stdin=asyncio.subprocess.DEVNULL
+                *mesh.command("alice", *arguments), cwd=ROOT, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
             )
             try:
                 await mesh.answered_by("laptop", "alice")

@@ -80,7 +80,7 @@ class BenchMesh:
         app = [sys.executable, "-m", "bench.app", str(port), f"laptop-{user}"]
         arguments = ["--env", environment, "--target", "target", "--port", str(port), "--quiet", "--", *app]
         process = await asyncio.create_subprocess_exec(
-            *self.command(user, *arguments), cwd=ROOT, stdin=asyncio.subprocess.DEVNULL
+            *self.command(user, *arguments), cwd=ROOT, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
         )
         try:
             await self.answered_by(f"laptop-{user}", environment)

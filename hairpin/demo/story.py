@@ -271,6 +271,7 @@ async def _start(stage: Stage, user: str, arguments: list[str]) -> asyncio.subpr
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "USER": user},
+        start_new_session=True,  # of our terminal's foreground, its command would get Ctrl-C from the terminal
     )
 
 

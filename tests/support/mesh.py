@@ -160,6 +160,7 @@ class TestMesh:
             stderr=asyncio.subprocess.PIPE,
             cwd=ROOT,
             env={**os.environ, "HAIRPIN_CONFIG": str(self.folder.developer(user)), **(environment or {})},
+            start_new_session=True,  # of a terminal's foreground, its command would get Ctrl-C from the terminal
         )
         run = Run(process)
         assert process.stdout and process.stderr
