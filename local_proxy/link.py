@@ -281,7 +281,7 @@ class Link:
             await asyncio.sleep(AWAY_SECONDS)
             if self._watching:
                 continue
-            if self._developer_changed():
+            if await self._another_mesh():
                 raise _GoneError("the mesh was made anew")
             for agent in self.session.status.agents:
                 if agent.name in self.session.status.tunnels and not await reachable(agent) and not self._watching:
@@ -387,6 +387,19 @@ class Link:
         changed = developer != self._developer
         self._developer = developer
         return changed
+
+    async def _another_mesh(self) -> bool:
+        """Whether the developer's file names another control plane, and that one is up."""
+        before = self._developer
+        if not self._developer_changed():
+            return False
+        try:
+            async with SessionClient(self._developer) as client:
+                await client.version()
+        except HairpinError:  # the file comes first
+            self._developer = before
+            return False
+        return True
 
     async def _repeated(self, call: Callable[[], Awaitable[Session]]) -> Session:
         """Repeat a call until the control plane answers."""

@@ -47,6 +47,8 @@ def stop_sessions(config: str | None, names: Sequence[str], *, every: bool) -> i
         NotFoundError: there is none of that name.
         HairpinError: it is someone else's.
     """
+    if "" in names:
+        raise InvalidFieldError("NAME", None, "is empty", "name a session (see `hairpin sessions`)")
     if every == bool(names):
         problem = "are given beside --all" if every else "is missing"
         raise InvalidFieldError(

@@ -14,6 +14,7 @@ import pytest
 from hairpin.api import write_developer
 from tests.support.tunnels import eventually, tunnels
 from tests.unit.local_proxy.fake_session_api import FakeSessionApi
+from tests.unit.local_proxy.processes import free_port
 
 pytestmark = pytest.mark.envoy
 
@@ -200,12 +201,14 @@ async def test_a_mesh_made_anew_elsewhere_is_found_by_its_file(mesh):
         await mesh.api.stop()
         await run.said("trying on")
         mesh.api.forget()
-        mesh.api.port, mesh.api.token = 0, "new"
-        await mesh.api.start()
+        mesh.api.port, mesh.api.token = free_port(), "new"
         write_developer(mesh.config, mesh.api.developer)
+        await asyncio.sleep(1.5)  # the file is there before who it speaks of
+        await mesh.api.start()
         await run.said("session alice-1 is gone, the mesh was made anew: session alice-2 takes its place")
         await eventually(lambda: active(mesh) == ["alice-2"], what="the new session is active")
         assert run.errors.count("made anew") == 1
+        assert "can't be claimed again" not in run.errors
 
 
 async def test_a_mesh_made_anew_that_refuses_the_old_token_is_found_by_its_file(mesh):

@@ -3,6 +3,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from hairpin.errors import InvalidFieldError
 from hairpin.model.environment import Carrier, RoutingKey
 from hairpin.model.match_text import parse_match
 from hairpin.model.session import AgentAddress, Mode, Phase, Session, SessionSpec, SessionStatus
@@ -12,7 +13,7 @@ from local_proxy.messages import calls_text, claim_text, egress_text, end_text, 
 from local_proxy.ports import Listener, Sighting
 from local_proxy.run import target_port
 from local_proxy.session_client import RequestSeen
-from local_proxy.sessions import age, requests_text, table
+from local_proxy.sessions import age, requests_text, stop_sessions, table
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 AGENTS = tuple(AgentAddress(name=f"agent-{n}", host="127.0.0.1", tunnel_port=1, egress_port=2) for n in range(2))
@@ -44,6 +45,12 @@ def test_sessions_are_a_table_of_aligned_columns():
 
 def test_no_sessions_are_told_in_words():
     assert table([], RoutingKey(), NOW) == "no sessions: all requests are answered by the cluster\n"
+
+
+@pytest.mark.parametrize(("names", "text"), [([], "NAME is missing; name a session"), ([""], "NAME is empty; name a")])
+def test_ending_nothing_is_refused(names, text):
+    with pytest.raises(InvalidFieldError, match=f"^{text}"):
+        stop_sessions(None, names, every=False)
 
 
 def test_the_meshs_routing_key_is_in_the_requests_text():
