@@ -30,9 +30,8 @@ from hairpin.envoy.config import (
     upstream_tls,
     virtual_host,
 )
+from hairpin.headers import SERVED_HEADER, SESSION_HEADER
 
-SESSION_HEADER = "x-hairpin-session"
-SERVED_HEADER = "x-hairpin-served"
 _SESSION = "%FILTER_STATE(hairpin.session:PLAIN)%"
 _LIFECYCLE = "envoy.reverse_tunnel.lifecycle"
 _CONTROL_PLANE = "xds-server"

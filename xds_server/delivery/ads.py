@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hairpin.model.match import Match
-    from hairpin.model.mesh import Mesh, Workload
+    from hairpin.model.mesh import Mesh, ServicePort, Workload
     from hairpin.model.session import Session
     from xds_server.cache.snapshot_cache import SnapshotCache
     from xds_server.model.resource import Resource
@@ -72,6 +72,8 @@ class AdsDelivery:
         }
         self._ready: frozenset[str] | None = None
         self._endpoints: list[Resource] = []
+        self._encoded: dict[tuple[str, int], tuple[list[Claim], Resource]] = {}
+        """By workload and port, the match filter and the claims that it was made of: encoding is what takes time."""
 
     def refresh(self) -> None:
         """Bring every snapshot up to date. What is the same stays the same, so proxies hear of changes alone."""
@@ -91,17 +93,18 @@ class AdsDelivery:
     def _matches(self, workload: Workload) -> list[Resource]:
         if not workload.steerable:
             return []
-        return [
-            match_resource(
-                self._mesh,
-                port,
-                [
-                    Claim(session=session.name, created=session.created, match=match)
-                    for session, match in self._sessions.active(workload.name, port.number)
-                ],
-            )
-            for port in workload.ports
+        return [self._match(workload, port) for port in workload.ports]
+
+    def _match(self, workload: Workload, port: ServicePort) -> Resource:
+        claims = [
+            Claim(session=session.name, created=session.created, match=match)
+            for session, match in self._sessions.active(workload.name, port.number)
         ]
+        key = workload.name, port.number
+        before = self._encoded.get(key)
+        if before is None or before[0] != claims:
+            before = self._encoded[key] = claims, match_resource(self._mesh, port, claims)
+        return before[1]
 
     def _set(self, group: str, dynamic: list[Resource]) -> None:
         self._cache.set(group, Snapshot.of([*self._static[group], *self._endpoints, *dynamic]))

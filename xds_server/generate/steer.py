@@ -58,6 +58,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
     ValueMatcher,
 )
 
+from hairpin.headers import SERVED_HEADER, SESSION_HEADER
 from hairpin.model.match import And, Match, Not
 from hairpin.model.overlap import Relation, relation
 from xds_server.generate.build import NO_TIMEOUT, ads, callers_protocol, http_filter, load_assignment, pack, unbounded
@@ -69,8 +70,6 @@ if TYPE_CHECKING:
     from hairpin.model.mesh import SocketAddress
 
 RBAC_TYPE = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
-SESSION_HEADER = "x-hairpin-session"
-SERVED_HEADER = "x-hairpin-served"
 
 BODY_LIMIT = 64 * 1024 * 1024
 """Bytes of a request's body that are kept for the fallback: a request is repeated only if all of its body is there."""
