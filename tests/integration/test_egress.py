@@ -15,8 +15,9 @@ import pytest
 from agent.judge import Judge, system_resolve
 from hairpin.model.mesh import SocketAddress
 from tests.support.echo_process import EchoProcess, echo_process
+from tests.support.envoy import eventually
 from tests.support.protocols import PROTOCOLS
-from tests.support.tunnels import AgentProxy, Laptop, Tunnels, eventually, tunnels
+from tests.support.tunnels import AgentProxy, Laptop, Tunnels, tunnels
 
 pytestmark = pytest.mark.envoy
 

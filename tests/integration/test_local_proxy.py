@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from hairpin.api import write_developer
-from tests.support.tunnels import eventually, tunnels
+from tests.support.envoy import eventually
+from tests.support.tunnels import tunnels
 from tests.unit.local_proxy.fake_session_api import FakeSessionApi
 from tests.unit.local_proxy.processes import free_port
 

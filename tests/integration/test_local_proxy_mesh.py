@@ -9,8 +9,8 @@ import sys
 import psutil
 import pytest
 
+from tests.support.envoy import eventually
 from tests.support.mesh import echo_mesh, running_mesh
-from tests.support.tunnels import eventually
 
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(120)]
 

@@ -13,8 +13,9 @@ import pytest
 
 from local_proxy.bootstrap import write_app
 from tests.support.echo_process import EchoProcess, echo_process
+from tests.support.envoy import eventually
 from tests.support.protocols import GRPC, PROTOCOLS
-from tests.support.tunnels import AgentProxy, Laptop, Tunnels, eventually, tunnels
+from tests.support.tunnels import AgentProxy, Laptop, Tunnels, tunnels
 
 CONFIGURATION = r"^(listener_manager|cluster_manager)\.(listener|cluster)_(added|modified|removed|in_place_updated)"
 

@@ -24,7 +24,8 @@ from hairpin.envoy.process import ManagedEnvoy
 from hairpin.model.session import AgentAddress
 from local_proxy.bootstrap import LaptopSettings, laptop_bootstrap, write_app, write_tunnels
 from tests.support.echo_process import echo_process
-from tests.support.tunnels import AGENT_ID, HOST, eventually, free_port
+from tests.support.envoy import eventually
+from tests.support.tunnels import AGENT_ID, HOST, free_port
 
 pytestmark = pytest.mark.envoy
 

@@ -19,7 +19,8 @@ from hairpin.model.mesh import SocketAddress
 from hairpin.model.session import AgentAddress
 from local_proxy.bootstrap import LaptopSettings, laptop_bootstrap, write_app, write_tunnels
 from tests.support.echo_process import echo_process
-from tests.support.tunnels import AGENT_ID, HOST, eventually, tunnels
+from tests.support.envoy import eventually
+from tests.support.tunnels import AGENT_ID, HOST, tunnels
 
 pytestmark = pytest.mark.envoy
 

@@ -48,21 +48,6 @@ def send(envoy: ManagedEnvoy, number: signal.Signals) -> None:
     os.kill(envoy.pid, number)
 
 
-async def eventually(probe: Callable[[], Any], *, what: str, seconds: float = 15.0) -> Any:
-    """What the probe returns once it is true; a coroutine function's result is awaited."""
-    try:
-        async with asyncio.timeout(seconds):
-            while True:
-                result = probe()
-                if asyncio.iscoroutine(result):
-                    result = await result
-                if result:
-                    return result
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(f"never: {what}") from None
-
-
 def egress_policy(*sessions: str) -> Config:
     """`hairpin.egress` for these sessions, exactly as the control plane must send it."""
     return {
