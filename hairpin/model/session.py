@@ -29,6 +29,17 @@ class Phase(StrEnum):
     """Requests are steered to the laptop."""
     LOST = "Lost"
     """The tunnel went down; the lease runs out."""
+    REFUSED = "Refused"
+    """Someone else holds the requests, or they can't be taken; a condition says why. Only where claims are objects."""
+
+
+class EgressIdentity(StrEnum):
+    """As whom a session's connections leave through the mesh."""
+
+    AGENT = "agent"
+    """The agent's service account."""
+    TARGET = "target"
+    """The target's: where an agent runs under that account, by an operator's choice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +59,10 @@ class SessionSpec:
     """The port on the laptop that the process listens on; None while it does not: then nothing is steered."""
     lease_seconds: int = 10
     """How long the session outlives its tunnel."""
+    owner: str = ""
+    """In Kubernetes: whose the claim is. The API server refuses any name but the claimant's own (an admission policy)."""
+    identity: EgressIdentity = EgressIdentity.AGENT
+    """As whom the laptop's connections leave through the mesh."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +70,9 @@ class AgentAddress:
     """Where one replica of the agent takes tunnels and egress."""
 
     name: str
+    """In Kubernetes its pod's."""
     host: str
+    """Empty: through the API server's port-forward to the pod."""
     tunnel_port: int
     egress_port: int
 
@@ -66,12 +83,18 @@ class Condition:
 
     type: str
     message: str
+    status: str = "True"
+    """`True`, `False` or `Unknown`, as Kubernetes has it."""
+    reason: str = ""
+    """A CamelCase word, for programs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStatus:
     """What the control plane says. It alone writes it."""
 
+    id: str = ""
+    """What tunnel, certificate and policy call it; empty: the session's name. In Kubernetes NAME.NAMESPACE."""
     phase: Phase = Phase.PENDING
     certificate: str = ""
     """The session's certificate chain in PEM; its only SAN is the session's name."""
@@ -92,7 +115,7 @@ class SessionStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One claim. Its name is a DNS label, assigned by the control plane: tunnel, certificate and policy bear it."""
+    """One claim. Its name is a DNS label, assigned by the control plane."""
 
     name: str
     namespace: str
@@ -101,3 +124,8 @@ class Session:
     created: datetime
     spec: SessionSpec
     status: SessionStatus = field(default_factory=SessionStatus)
+
+    @property
+    def id(self) -> str:
+        """What tunnel, certificate and policy call it."""
+        return self.status.id or self.name

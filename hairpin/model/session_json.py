@@ -10,7 +10,16 @@ from hairpin.errors import InvalidFieldError
 from hairpin.model.match import Match
 from hairpin.model.match_json import match_from_json, match_to_json
 from hairpin.model.names import LABEL
-from hairpin.model.session import AgentAddress, Condition, Mode, Phase, Session, SessionSpec, SessionStatus
+from hairpin.model.session import (
+    AgentAddress,
+    Condition,
+    EgressIdentity,
+    Mode,
+    Phase,
+    Session,
+    SessionSpec,
+    SessionStatus,
+)
 from hairpin.model.shape import Choice, Field, JsonSchema, ListOf, Moment, Record, Text, Whole, moment_text
 from hairpin.model.target import KIND, KINDS, PORT, Target, name_of, port_name
 
@@ -83,6 +92,8 @@ def _build_spec(found: dict[str, Any], where: str) -> SessionSpec:
         certificate_request=found["certificateRequest"],
         local_port=found["localPort"],
         lease_seconds=found["leaseSeconds"],
+        owner=found["owner"],
+        identity=EgressIdentity(found["identity"]),
     )
     check_spec(spec, where)
     return spec
@@ -123,6 +134,8 @@ SPEC = Record(
         "certificateRequest": Field(_PEM, default=""),
         "localPort": Field(PORT),
         "leaseSeconds": Field(LEASE, default=10),
+        "owner": Field(_TEXT, default=""),
+        "identity": Field(Choice(tuple(EgressIdentity)), default=EgressIdentity.AGENT.value),
     },
     build=_build_spec,
     rules={
@@ -135,7 +148,7 @@ SPEC = Record(
 AGENT_ADDRESS = Record(
     fields={
         "name": Field(LABEL, needed=True),
-        "host": Field(_TEXT, needed=True),
+        "host": Field(_TEXT, default=""),
         "tunnelPort": Field(PORT, needed=True),
         "egressPort": Field(PORT, needed=True),
     },
@@ -145,13 +158,22 @@ AGENT_ADDRESS = Record(
 )
 
 CONDITION = Record(
-    fields={"type": Field(_TEXT, needed=True), "message": Field(_TEXT, needed=True)},
-    build=lambda found, _: Condition(**found),
+    fields={
+        "type": Field(_TEXT, needed=True),
+        "message": Field(_TEXT, needed=True),
+        "status": Field(Choice(("True", "False", "Unknown")), default="True"),
+        "reason": Field(_TEXT, default=""),
+        "lastTransitionTime": Field(Moment()),
+    },
+    build=lambda found, _: Condition(
+        type=found["type"], message=found["message"], status=found["status"], reason=found["reason"]
+    ),
 )
 
 
 def _build_status(found: dict[str, Any], _: str) -> tuple[str, SessionStatus]:
     status = SessionStatus(
+        id=found["id"],
         phase=Phase(found["phase"]),
         certificate=found["certificate"],
         certificate_authority=found["certificateAuthority"],
@@ -168,6 +190,7 @@ def _build_status(found: dict[str, Any], _: str) -> tuple[str, SessionStatus]:
 STATUS = Record(
     fields={
         "owner": Field(_TEXT, default=""),
+        "id": Field(_TEXT, default=""),
         "phase": Field(Choice(tuple(Phase)), default=Phase.PENDING.value),
         "certificate": Field(_PEM, default=""),
         "certificateAuthority": Field(_PEM, default=""),
@@ -257,6 +280,8 @@ def spec_to_json(spec: SessionSpec) -> dict[str, Any]:
             "certificateRequest": spec.certificate_request,
             "localPort": spec.local_port,
             "leaseSeconds": spec.lease_seconds,
+            "owner": spec.owner,
+            "identity": None if spec.identity is EgressIdentity.AGENT else spec.identity.value,
         }
     )
 
@@ -264,21 +289,27 @@ def spec_to_json(spec: SessionSpec) -> dict[str, Any]:
 def _status_to_json(status: SessionStatus) -> dict[str, Any]:
     return _set_only(
         {
+            "id": status.id,
             "phase": status.phase.value,
             "certificate": status.certificate,
             "certificateAuthority": status.certificate_authority,
             "agentIdentity": status.agent_identity,
             "agents": [
-                {"name": a.name, "host": a.host, "tunnelPort": a.tunnel_port, "egressPort": a.egress_port}
+                _set_only({"name": a.name, "host": a.host, "tunnelPort": a.tunnel_port, "egressPort": a.egress_port})
                 for a in status.agents
             ],
             "tunnels": list(status.tunnels),
             "lastSeen": moment_text(status.last_seen) if status.last_seen else None,
             "resolvedTarget": status.resolved_target,
-            "conditions": [dataclasses.asdict(condition) for condition in status.conditions],
+            "conditions": [_condition_to_json(condition) for condition in status.conditions],
         }
     )
 
 
 def _set_only(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value not in (None, "", [])}
+
+
+def _condition_to_json(condition: Condition) -> dict[str, Any]:
+    document = {"type": condition.type, "message": condition.message, "status": condition.status}
+    return {**document, "reason": condition.reason} if condition.reason else document

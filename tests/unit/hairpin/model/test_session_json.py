@@ -277,7 +277,7 @@ def test_what_is_refused_names_field_value_and_remedy(spec, field, problem, reme
         ({"spec": STEAL, "metadata": {"name": "A"}}, "metadata.name", "is not a DNS label"),
         ({"spec": STEAL, "metadata": {"creationTimestamp": "now"}}, "metadata.creationTimestamp", "RFC 3339"),
         ({"spec": STEAL, "status": {"lastSeen": "2026-02-30T00:00:00Z"}}, "status.lastSeen", "that there is not"),
-        ({"spec": STEAL, "status": {"agents": [{"name": "a"}]}}, "status.agents[0].host", "is missing"),
+        ({"spec": STEAL, "status": {"agents": [{"name": "a"}]}}, "status.agents[0].tunnelPort", "is missing"),
     ],
 )
 def test_the_rest_of_a_session_is_read_as_strictly(document, field, problem):
