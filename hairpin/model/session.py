@@ -78,6 +78,17 @@ class AgentAddress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EgressAddress:
+    """Where one replica of an egress-only agent takes the laptop's connections."""
+
+    name: str
+    """Its pod's."""
+    host: str
+    """Empty: through the API server's port-forward to the pod."""
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
     """A remark of the control plane on a session, for its owner: `type` is a CamelCase word, `message` a sentence."""
 
@@ -86,7 +97,7 @@ class Condition:
     status: str = "True"
     """`True`, `False` or `Unknown`, as Kubernetes has it."""
     reason: str = ""
-    """A CamelCase word, for programs."""
+    """A CamelCase word, for programs: `Refused` where it is why the session is refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +115,10 @@ class SessionStatus:
     """The URI SAN that the agent's certificate bears."""
     agents: tuple[AgentAddress, ...] = ()
     """One per replica; the laptop keeps a tunnel to each."""
+    egress: tuple[EgressAddress, ...] = ()
+    """Where the laptop's connections leave with `identity: target`, one per replica; empty: at `agents`."""
+    egress_identity: str = ""
+    """The URI SAN that those agents' certificates bear; empty: `agent_identity`."""
     tunnels: tuple[str, ...] = ()
     """The replicas to which a tunnel is up."""
     last_seen: datetime | None = None

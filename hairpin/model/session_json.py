@@ -13,6 +13,7 @@ from hairpin.model.names import LABEL
 from hairpin.model.session import (
     AgentAddress,
     Condition,
+    EgressAddress,
     EgressIdentity,
     Mode,
     Phase,
@@ -157,6 +158,15 @@ AGENT_ADDRESS = Record(
     ),
 )
 
+EGRESS_ADDRESS = Record(
+    fields={
+        "name": Field(LABEL, needed=True),
+        "host": Field(_TEXT, default=""),
+        "port": Field(PORT, needed=True),
+    },
+    build=lambda found, _: EgressAddress(name=found["name"], host=found["host"], port=found["port"]),
+)
+
 CONDITION = Record(
     fields={
         "type": Field(_TEXT, needed=True),
@@ -179,6 +189,8 @@ def _build_status(found: dict[str, Any], _: str) -> tuple[str, SessionStatus]:
         certificate_authority=found["certificateAuthority"],
         agent_identity=found["agentIdentity"],
         agents=found["agents"],
+        egress=found["egress"],
+        egress_identity=found["egressIdentity"],
         tunnels=found["tunnels"],
         last_seen=found["lastSeen"],
         resolved_target=found["resolvedTarget"],
@@ -196,6 +208,8 @@ STATUS = Record(
         "certificateAuthority": Field(_PEM, default=""),
         "agentIdentity": Field(_TEXT, default=""),
         "agents": Field(ListOf(AGENT_ADDRESS), default=()),
+        "egress": Field(ListOf(EGRESS_ADDRESS), default=()),
+        "egressIdentity": Field(_TEXT, default=""),
         "tunnels": Field(ListOf(LABEL), default=()),
         "lastSeen": Field(Moment()),
         "resolvedTarget": Field(_TEXT, default=""),
@@ -256,7 +270,7 @@ def session_to_json(session: Session) -> dict[str, Any]:
             "creationTimestamp": moment_text(session.created),
         },
         "spec": spec_to_json(session.spec),
-        "status": {"owner": session.owner, **_status_to_json(session.status)},
+        "status": {"owner": session.owner, **status_to_json(session.status)},
     }
 
 
@@ -286,7 +300,8 @@ def spec_to_json(spec: SessionSpec) -> dict[str, Any]:
     )
 
 
-def _status_to_json(status: SessionStatus) -> dict[str, Any]:
+def status_to_json(status: SessionStatus) -> dict[str, Any]:
+    """Write a status; what is not set is left out. The owner is not in it."""
     return _set_only(
         {
             "id": status.id,
@@ -298,6 +313,8 @@ def _status_to_json(status: SessionStatus) -> dict[str, Any]:
                 _set_only({"name": a.name, "host": a.host, "tunnelPort": a.tunnel_port, "egressPort": a.egress_port})
                 for a in status.agents
             ],
+            "egress": [_set_only(dataclasses.asdict(address)) for address in status.egress],
+            "egressIdentity": status.egress_identity,
             "tunnels": list(status.tunnels),
             "lastSeen": moment_text(status.last_seen) if status.last_seen else None,
             "resolvedTarget": status.resolved_target,

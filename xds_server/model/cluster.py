@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
+
+from hairpin.model.environment import RoutingKey
+from hairpin.model.session import SessionSpec, SessionStatus
 
 WORKLOAD_KINDS = ("deployment", "statefulset", "daemonset", "rollout")
 """Those that make pods; a bare pod is a workload of its own, of kind `pod`."""
@@ -93,3 +97,47 @@ class EnvoyFilterFacts:
     """Empty: every workload of its namespace."""
     inbound: bool = False
     """Whether it patches SIDECAR_INBOUND (or ANY) listeners, filters or routes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFacts:
+    """A Session as the API server has it, and how its certificate stands."""
+
+    key: Key
+    created: datetime
+    spec: SessionSpec | None
+    """None where it can't be read: `problem` says why."""
+    problem: str = ""
+    """What is wrong with the spec: a field, its value, a remedy."""
+    status: SessionStatus = field(default_factory=SessionStatus)
+    """As it was written last; empty where it can't be read: it is written anew."""
+    uid: str = ""
+    resource_version: str = ""
+    deleting: bool = False
+    """Whether its deletion waits for someone's finalizer: to us it is gone."""
+    request_key: str = ""
+    """The digest of the key in its certificate request; empty: none yet."""
+    request_problem: str = ""
+    """Why the request can't be signed."""
+    certificate_key: str = ""
+    """The digest of the key in its certificate; empty: none."""
+    certificate_end: datetime | None = None
+    """When the certificate ends."""
+
+    @property
+    def id(self) -> str:
+        """What tunnel, certificate and policy call it. Two labels: neither a name nor a namespace has a dot."""
+        return f"{self.key.name}.{self.key.namespace}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentFacts:
+    """An Environment object. An environment without one has the mesh's routing key and is everyone's."""
+
+    name: str
+    routing_key: RoutingKey | None = None
+    """None: the mesh's."""
+    members: frozenset[str] = frozenset()
+    """Who may hold its sessions; empty: everyone."""
+    problem: str = ""
+    """Why it can't be read; its sessions are refused then."""
