@@ -1,0 +1,1 @@
+"""Kubernetes, as laptops, installers and the controller reach it."""
