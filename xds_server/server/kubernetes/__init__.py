@@ -1,0 +1,1 @@
+"""The control plane in Kubernetes: sessions are objects, steering goes into EnvoyFilters."""

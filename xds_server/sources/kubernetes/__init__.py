@@ -1,0 +1,1 @@
+"""Kubernetes as a source: what its API server has, and who calls."""
