@@ -42,3 +42,19 @@ class Environment:
                 return BaggageMember(self.routing_key.name, value)
             case Carrier.TRACESTATE:
                 return TracestateMember(self.routing_key.name, value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentResource:
+    """What operators say of a feature environment: the custom resource `Environment`."""
+
+    name: str
+    routing_key: RoutingKey | None = None
+    """None: the mesh's."""
+    members: frozenset[str] = frozenset()
+    """The names of the users who may hold its sessions; empty: everyone."""
+    description: str = ""
+
+    def admits(self, user: str) -> bool:
+        """Whether this user may hold sessions of the environment."""
+        return not self.members or user in self.members

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from hairpin.errors import InvalidFieldError
-from hairpin.model.environment import Carrier, Environment, RoutingKey
+from hairpin.model.environment import Carrier, Environment, EnvironmentResource, RoutingKey
 from hairpin.model.match_rules import SUBJECTS
-from hairpin.model.session_json import ENVIRONMENT
-from hairpin.model.shape import Field, Record
+from hairpin.model.names import PATH
+from hairpin.model.session_json import API_VERSION, ENVIRONMENT
+from hairpin.model.shape import Choice, Field, ListOf, Record, Text
 
 
 def _build_routing_key(found: dict[str, Any], where: str) -> RoutingKey:
@@ -31,6 +32,49 @@ ENVIRONMENT_OBJECT = Record(
     fields={"name": Field(ENVIRONMENT, needed=True), "routingKey": Field(ROUTING_KEY, default=RoutingKey())},
     build=lambda found, _: Environment(found["name"], found["routingKey"]),
 )
+
+USER = Text(
+    what="a user's name", remedy="write it as `kubectl auth whoami` shows it", pattern=r"[^\x00-\x1f\x7f]+", least=1
+)
+ENVIRONMENT_SPEC = Record(
+    fields={
+        "routingKey": Field(ROUTING_KEY),
+        "members": Field(ListOf(USER, most=1000), default=()),
+        "description": Field(Text(what="a text", remedy="shorten it", most=1024), default=""),
+    },
+    build=lambda found, _: found,
+)
+RESOURCE_METADATA = Record(fields={"name": Field(PATH, needed=True)}, build=lambda found, _: found, open=True)
+
+
+def _build_resource(found: dict[str, Any], _: str) -> EnvironmentResource:
+    spec = found["spec"] or {"routingKey": None, "members": (), "description": ""}
+    return EnvironmentResource(
+        name=found["metadata"]["name"],
+        routing_key=spec["routingKey"],
+        members=frozenset(spec["members"]),
+        description=spec["description"],
+    )
+
+
+ENVIRONMENT_RESOURCE = Record(
+    fields={
+        "apiVersion": Field(Choice((API_VERSION,))),
+        "kind": Field(Choice(("Environment",))),
+        "metadata": Field(RESOURCE_METADATA, needed=True),
+        "spec": Field(ENVIRONMENT_SPEC),
+    },
+    build=_build_resource,
+)
+
+
+def environment_resource_from_json(document: Any) -> EnvironmentResource:
+    """Read the custom resource `Environment`.
+
+    Raises:
+        InvalidFieldError: a field can't be used.
+    """
+    return ENVIRONMENT_RESOURCE.read(document, "")
 
 
 def routing_key_from_json(value: Any, where: str = "routingKey") -> RoutingKey:
