@@ -69,6 +69,15 @@ def check_conflict(held: Iterable[Holding], new: Holding) -> list[Condition]:
     return remarks
 
 
+def conflicts(held: Holding, new: Holding) -> bool:
+    """Whether `new` would be refused because of this one."""
+    try:
+        check_conflict([held], new)
+    except ConflictError:
+        return True
+    return False
+
+
 def _age(holding: Holding) -> tuple[float, str]:
     return holding.since.timestamp() if holding.since else math.inf, holding.session
 

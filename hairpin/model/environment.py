@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from hairpin.model.match import BaggageMember, Header, Match, StringKind, StringPredicate, TracestateMember
+from hairpin.model.match import And, BaggageMember, Header, Match, StringKind, StringPredicate, TracestateMember
 
 
 class Carrier(StrEnum):
@@ -58,3 +58,9 @@ class EnvironmentResource:
     def admits(self, user: str) -> bool:
         """Whether this user may hold sessions of the environment."""
         return not self.members or user in self.members
+
+
+def requests_of(environment: Environment | None, match: Match | None) -> Match:
+    """The environment's requests that satisfy a session's own match; one of the two is there."""
+    parts = [part for part in (environment.match if environment else None, match) if part is not None]
+    return parts[0] if len(parts) == 1 else And(tuple(parts))

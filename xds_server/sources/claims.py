@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from hairpin.errors import InvalidFieldError, NotFoundError
 from hairpin.model.conflict import Holding
-from hairpin.model.environment import Environment
-from hairpin.model.match import And, Match
+from hairpin.model.environment import Environment, requests_of
+from hairpin.model.match import Match
 from hairpin.model.session import Mode
 from hairpin.model.suggest import did_you_mean
 
@@ -67,9 +67,8 @@ def claim(mesh: Mesh, spec: SessionSpec) -> Claimed | None:
 
 def effective_match(mesh: Mesh, spec: SessionSpec) -> Match:
     """The environment's requests that satisfy the session's own match."""
-    environment = Environment(spec.environment, mesh.routing_key).match if spec.environment else None
-    parts = [part for part in (environment, spec.match) if part is not None]
-    return parts[0] if len(parts) == 1 else And(tuple(parts))
+    environment = Environment(spec.environment, mesh.routing_key) if spec.environment else None
+    return requests_of(environment, spec.match)
 
 
 def _workload(mesh: Mesh, target: Target) -> Workload:

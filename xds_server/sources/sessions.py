@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
-from hairpin.errors import ConflictError, NotFoundError
-from hairpin.model.conflict import Holding, check_conflict
+from hairpin.errors import NotFoundError
+from hairpin.model.conflict import Holding, check_conflict, conflicts
 from hairpin.model.match import Match
 from hairpin.model.names import session_name
 from hairpin.model.session import AgentAddress, Condition, Phase, Session, SessionSpec, SessionStatus
@@ -261,7 +261,7 @@ class SessionTable:
             name
             for name, record in self._records.items()
             if (record.session.owner, record.session.status.phase) == (owner, Phase.LOST)
-            and any(_conflicting(held, new) for held in record.holding())
+            and any(conflicts(held, new) for held in record.holding())
         ]
 
     def _conflicts(self, owner: str, claimed: Claimed | None, *, without: Sequence[str]) -> tuple[Condition, ...]:
@@ -316,11 +316,3 @@ def _phase(record: _Record, up: tuple[str, ...]) -> Phase:
     if not up:
         return Phase.LOST if record.seen else Phase.PENDING
     return Phase.ACTIVE if record.confirmed else Phase.READY
-
-
-def _conflicting(held: Holding, new: Holding) -> bool:
-    try:
-        check_conflict([held], new)
-    except ConflictError:
-        return True
-    return False
