@@ -18,6 +18,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 POLICY_NAME = "default"
 """The name of a namespace's one EgressPolicy object."""
 
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
 
 class Action(StrEnum):
     """What a rule does."""
@@ -54,6 +56,8 @@ class EgressRule:
     """Whose sessions it is for."""
     environments: tuple[str, ...] = ()
     """The environments whose sessions it is for. With `owners`, both must fit."""
+    reason: str = ""
+    """For whoever is refused by it."""
     number: int = 0
     """Its place in the policy, from 1, by which a refusal names it; 0 where that is not known."""
 
@@ -120,6 +124,16 @@ def effective(policy: EgressPolicy | None, owner: str, environment: str | None) 
     return SessionRules(rules=rules, default=policy.default)
 
 
+def embedded_ipv4(address: Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that an IPv6 one leads to: mapped, NAT64, 6to4 or Teredo. It is judged in its place."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return None
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    teredo = address.teredo
+    return address.ipv4_mapped or address.sixtofour or (teredo[1] if teredo else None)
+
+
 def judge(rules: SessionRules, host: str, addresses: Sequence[Address], port: int, *, full_name: str = "") -> Verdict:
     """Whether a session may connect.
 
@@ -137,7 +151,8 @@ def judge(rules: SessionRules, host: str, addresses: Sequence[Address], port: in
     allowed_by = {name for name in denied_by if name == asked or name.startswith(f"{asked}.")}
     last = Verdict(allowed=True, reason="")
     for address in addresses or (None,):
-        last = _judge_one(rules, allowed_by, denied_by, address, port)
+        plain = address and (embedded_ipv4(address) or address)
+        last = _judge_one(rules, allowed_by, denied_by, plain, port)
         if not last.allowed:
             return last
     return last
@@ -149,7 +164,8 @@ def _judge_one(
     for rule in rules.rules:
         names = denied_by if rule.action is Action.DENY else allowed_by
         if rule.matches(names, address, port):
-            return Verdict(rule.action is Action.ALLOW, f"is decided by {rule} of the egress policy")
+            because = f": {rule.reason}" if rule.reason else ""
+            return Verdict(rule.action is Action.ALLOW, f"is decided by {rule} of the egress policy{because}")
     return Verdict(
         rules.default is Action.ALLOW, f"is in no rule of the egress policy, whose default is {rules.default}"
     )

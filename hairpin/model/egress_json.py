@@ -3,7 +3,7 @@
 spec:
   default: Deny
   rules:
-  - {action: Deny, cidrs: [10.9.0.0/16]}
+  - {action: Deny, cidrs: [10.9.0.0/16], reason: that is production}
   - {action: Allow, hosts: ["*.example.com", db.prod], ports: [443, "8000-8100"]}
   - {action: Allow, owners: [alice], environments: [demo]}
 """
@@ -22,6 +22,7 @@ from hairpin.model.target import PORT
 
 KIND_OF_EGRESS_POLICY = "EgressPolicy"
 
+_MOST_RULES = 128
 _LABEL = r"[A-Za-z0-9_](?:[-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?"
 HOST = Text(
     what="a host's name",
@@ -83,6 +84,7 @@ _DESTINATION = {
     "hosts": Field(ListOf(HOST), default=()),
     "cidrs": Field(ListOf(_CidrShape()), default=()),
     "ports": Field(ListOf(_PortsShape()), default=()),
+    "reason": Field(Text(what="a text", remedy="shorten it", most=256), default=""),
 }
 
 
@@ -108,9 +110,9 @@ EGRESS_RULE = Record(
     build=_build_rule,
     rules=_NOT_BOTH,
 )
-EGRESS_SPEC = Record(
+EGRESS_POLICY_SPEC = Record(
     fields={
-        "rules": Field(ListOf(EGRESS_RULE), default=()),
+        "rules": Field(ListOf(EGRESS_RULE, most=_MOST_RULES), default=()),
         "default": Field(_ACTION, default=Action.ALLOW.value),
     },
     build=lambda found, _: EgressPolicy(rules=found["rules"], default=Action(found["default"])),
@@ -131,17 +133,20 @@ EGRESS_POLICY = Record(
         "apiVersion": Field(Choice((API_VERSION,))),
         "kind": Field(Choice((KIND_OF_EGRESS_POLICY,))),
         "metadata": Field(METADATA),
-        "spec": Field(EGRESS_SPEC, needed=True),
+        "spec": Field(EGRESS_POLICY_SPEC, needed=True),
     },
     build=_build_policy,
 )
-"""The object; its JSON Schema, as the CRD has it, is `EGRESS_SPEC`'s."""
+"""The object; its JSON Schema, as the CRD has it, is `EGRESS_POLICY_SPEC`'s."""
 
 SESSION_RULES = Record(
     fields={
         "default": Field(_ACTION, needed=True),
         "rules": Field(
-            ListOf(Record(fields={**_DESTINATION, "number": Field(Whole(0, 64), default=0)}, build=_build_rule)),
+            ListOf(
+                Record(fields={**_DESTINATION, "number": Field(Whole(0, _MOST_RULES), default=0)}, build=_build_rule),
+                most=_MOST_RULES,
+            ),
             default=(),
         ),
     },
@@ -156,6 +161,11 @@ def egress_policy_from_json(document: Any) -> EgressPolicy:
         InvalidFieldError: a field can't be used.
     """
     return EGRESS_POLICY.read(document, "")
+
+
+def egress_policy_to_json(policy: EgressPolicy) -> dict[str, Any]:
+    """Write the object's spec; what is empty is left out."""
+    return {"rules": [_rule_to_json(rule) for rule in policy.rules], "default": policy.default.value}
 
 
 def session_rules_from_json(document: Any, where: str = "") -> SessionRules:
@@ -179,5 +189,8 @@ def _rule_to_json(rule: EgressRule) -> dict[str, Any]:
         "hosts": list(rule.hosts),
         "cidrs": [str(network) for network in rule.cidrs],
         "ports": [ports.first if ports.first == ports.last else str(ports) for ports in rule.ports],
+        "owners": list(rule.owners),
+        "environments": list(rule.environments),
+        "reason": rule.reason,
     }
     return {name: value for name, value in document.items() if value}

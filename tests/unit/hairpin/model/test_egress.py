@@ -61,6 +61,12 @@ def test_every_address_is_judged():
     assert not allowed(inside, "a", SIX)
 
 
+@pytest.mark.parametrize("disguise", ["::ffff:10.1.2.3", "64:ff9b::a01:203", "2002:a01:203::"])
+def test_an_address_in_another_is_judged_as_what_it_leads_to(disguise):
+    assert not allowed([rule(DENY, cidrs=("10.0.0.0/8",))], f"[{disguise}]", disguise, default=ALLOW)
+    assert allowed([rule(ALLOW, cidrs=("10.0.0.0/8",))], f"[{disguise}]", disguise)
+
+
 def test_ports():
     rules = [rule(ALLOW, ports=((443, 443), (8000, 8100)))]
     assert [port for port in (442, 443, 444, 7999, 8000, 8100, 8101) if allowed(rules, "a", IN, port=port)] == [
@@ -115,13 +121,13 @@ def test_a_refusal_names_the_rule():
     policy = EgressPolicy(
         rules=(
             EgressRule(action=ALLOW, hosts=("a",)),
-            EgressRule(action=DENY, cidrs=(ipaddress.ip_network("10.0.0.0/8"),), ports=(Ports(1, 9),)),
+            EgressRule(action=DENY, cidrs=(ipaddress.ip_network("10.0.0.0/8"),), ports=(Ports(1, 9),), reason="use X"),
         ),
         default=DENY,
     )
     rules = effective(policy, "bob", None)
     refusal = judge(rules, "b", [IN], 5)
-    assert refusal.reason == "is decided by rule 2 (Deny 10.0.0.0/8, ports 1-9) of the egress policy"
+    assert refusal.reason == "is decided by rule 2 (Deny 10.0.0.0/8, ports 1-9) of the egress policy: use X"
     assert judge(rules, "b", [IN], 10).reason == "is in no rule of the egress policy, whose default is Deny"
 
 

@@ -14,8 +14,9 @@ import hairpin.model.egress_json
 from hairpin.errors import InvalidFieldError
 from hairpin.model.egress import Action, EgressRule, Ports, SessionRules
 from hairpin.model.egress_json import (
-    EGRESS_SPEC,
+    EGRESS_POLICY_SPEC,
     egress_policy_from_json,
+    egress_policy_to_json,
     session_rules_from_json,
     session_rules_to_json,
 )
@@ -31,12 +32,13 @@ def test_the_documented_example():
     document = yaml.safe_load(hairpin.model.egress_json.__doc__.partition("\n\n")[2])
     read = egress_policy_from_json(document)
     assert read.default is Action.DENY
+    assert egress_policy_from_json({"spec": egress_policy_to_json(read)}) == read
     assert read.rules == (
-        EgressRule(action=Action.DENY, cidrs=(ipaddress.ip_network("10.9.0.0/16"),)),
+        EgressRule(action=Action.DENY, cidrs=(ipaddress.ip_network("10.9.0.0/16"),), reason="that is production"),
         EgressRule(action=Action.ALLOW, hosts=("*.example.com", "db.prod"), ports=(Ports(443, 443), Ports(8000, 8100))),
         EgressRule(action=Action.ALLOW, owners=("alice",), environments=("demo",)),
     )
-    jsonschema.validate(document["spec"], EGRESS_SPEC.schema())
+    jsonschema.validate(document["spec"], EGRESS_POLICY_SPEC.schema())
 
 
 def test_what_is_left_out():
@@ -85,7 +87,7 @@ def test_an_error_names_its_field(rule, field):
 @pytest.mark.parametrize("rule", [rule for rule, _ in BAD])
 def test_the_schema_refuses_the_same(rule):
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({"rules": [rule]}, EGRESS_SPEC.schema())
+        jsonschema.validate({"rules": [rule]}, EGRESS_POLICY_SPEC.schema())
 
 
 def test_a_namespace_has_one_policy():
