@@ -7,6 +7,7 @@ tunnel are client of one handshake and server of another.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hairpin.errors import HairpinError, InvalidFieldError, NotFoundError
@@ -101,22 +103,45 @@ class CertificateAuthority:
             HairpinError: a file can't be read, or the two do not belong together.
         """
         try:
-            key = serialization.load_pem_private_key((directory / KEY_FILE).read_bytes(), password=None)
-            certificate = x509.load_pem_x509_certificate((directory / CERTIFICATE_FILE).read_bytes())
+            key, certificate = (directory / KEY_FILE).read_bytes(), (directory / CERTIFICATE_FILE).read_bytes()
         except FileNotFoundError as e:
             raise NotFoundError(f"no certificate authority in {directory}: {e.filename} does not exist") from e
-        except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as e:
+        except OSError as e:
             raise HairpinError(f"the certificate authority in {directory} can't be read: {e}") from e
+        return cls.parse(key, certificate, str(directory))
+
+    @classmethod
+    def parse(cls, key_pem: bytes, certificate_pem: bytes, where: str) -> CertificateAuthority:
+        """The CA of two PEM texts.
+
+        Args:
+            key_pem: its key.
+            certificate_pem: its certificate.
+            where: they come from, for errors.
+
+        Raises:
+            HairpinError: one can't be read, or the two do not belong together.
+        """
+        try:
+            key = serialization.load_pem_private_key(key_pem, password=None)
+            certificate = x509.load_pem_x509_certificate(certificate_pem)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as e:
+            raise HairpinError(f"the certificate authority in {where} can't be read: {e}") from e
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise HairpinError(f"{directory / KEY_FILE}: not an EC key; a certificate authority's key must be one")
+            raise HairpinError(f"{where}: {KEY_FILE} is no EC key; a certificate authority's key must be one")
         if certificate.public_key() != key.public_key():
-            raise HairpinError(f"{directory}: {CERTIFICATE_FILE} is not of {KEY_FILE}; remove both to get a new pair")
+            raise HairpinError(f"{where}: {CERTIFICATE_FILE} is not of {KEY_FILE}; remove both to get a new pair")
         return cls(certificate, key)
 
     def save(self, directory: Path) -> None:
         """Writes key and certificate, readable by the owner alone; each appears whole or not at all."""
         write_private(directory / KEY_FILE, _key_pem(self._key))
         write_private(directory / CERTIFICATE_FILE, self.certificate.encode())
+
+    @property
+    def key(self) -> str:
+        """The CA's key, PEM: a secret."""
+        return _key_pem(self._key).decode()
 
     @property
     def certificate(self) -> str:
@@ -204,6 +229,28 @@ def certificate_names(pem: str) -> Names:
     )
 
 
+def request_key(request_pem: str, field: str = "certificateRequest") -> str:
+    """The digest of the key in a request that can be signed.
+
+    Raises:
+        InvalidFieldError: the request can't be used.
+    """
+    return _digest(_requested_key(request_pem, field))
+
+
+def certificate_key(pem: str) -> tuple[str, datetime]:
+    """The digest of the key in the first certificate of a PEM text, as `request_key` has it, and when the certificate ends.
+
+    Raises:
+        InvalidFieldError: it isn't one.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(pem.encode())
+        return _digest(certificate.public_key()), certificate.not_valid_after_utc
+    except (ValueError, UnsupportedAlgorithm) as e:
+        raise InvalidFieldError("certificate", _shown(pem), f"is no certificate ({e})", "give one in PEM") from e
+
+
 def clock_skew_problem(server_time: datetime, local_time: datetime, *, not_after: datetime | None = None) -> str | None:
     """A sentence for the user if this machine's clock is too far from the control plane's, else None.
 
@@ -288,6 +335,11 @@ def _key_usage(*, signs_certificates: bool = False, rsa_key: bool = False) -> x5
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def _digest(key: CertificatePublicKeyTypes) -> str:
+    info = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(info).hexdigest()
 
 
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:

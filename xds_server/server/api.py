@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-import hairpin
-from hairpin.api import status_of
-from hairpin.errors import HairpinError, InvalidFieldError
+from hairpin.errors import InvalidFieldError
 from hairpin.model.mesh import AGENT
 from hairpin.model.session_json import session_from_json, session_to_json
-from xds_server.server.tokens import Caller, ForbiddenError, Role, Tokens, UnauthorizedError
+from xds_server.server.http import BODY_LIMIT, agent_certificate, errors, json_body, version
+from xds_server.server.tokens import Caller, ForbiddenError, Role, Tokens
 from xds_server.server.watch import Watchers
 from xds_server.sources.claims import effective_match
 from xds_server.sources.leases import utcnow
@@ -31,10 +28,6 @@ if TYPE_CHECKING:
     from xds_server.server.settle import Settler
 
 log = logging.getLogger(__name__)
-
-AGENT_CERTIFICATE_LIFETIME = timedelta(hours=1)
-BODY_LIMIT = 256 * 1024
-"""Bytes of a request's body."""
 
 
 class SessionApi:
@@ -70,10 +63,10 @@ class SessionApi:
 
     def application(self) -> web.Application:
         """The routes."""
-        app = web.Application(middlewares=[_errors], client_max_size=BODY_LIMIT)
+        app = web.Application(middlewares=[errors], client_max_size=BODY_LIMIT)
         app.add_routes(
             [
-                web.get("/v1/version", self.version),
+                web.get("/v1/version", version),
                 web.get("/v1/sessions", self.list_sessions),
                 web.post("/v1/sessions", self.create_session),
                 web.get("/v1/sessions/{name}", self.get_session),
@@ -92,11 +85,6 @@ class SessionApi:
 
     # Developers
 
-    async def version(self, request: web.Request) -> web.Response:
-        """Who is this, and what time does it have."""
-        del request
-        return web.json_response({"version": hairpin.__version__, "time": utcnow().isoformat()})
-
     async def list_sessions(self, request: web.Request) -> web.Response:
         """Everyone sees who holds what; certificates are left out."""
         self._caller(request, Role.DEVELOPER)
@@ -105,7 +93,7 @@ class SessionApi:
     async def create_session(self, request: web.Request) -> web.Response:
         """A new claim of the caller's."""
         caller = self._caller(request, Role.DEVELOPER)
-        spec = session_from_json(await _json(request)).spec
+        spec = session_from_json(await json_body(request)).spec
         if spec.target is not None:
             await self._validate(effective_match(self._table.mesh, spec))
         session = self._table.create(caller.name, spec, utcnow())
@@ -124,7 +112,7 @@ class SessionApi:
         """A JSON merge patch (RFC 7396) of `spec.localPort` and `spec.certificateRequest`."""
         caller = self._caller(request, Role.DEVELOPER)
         session = self._owned(request, caller)
-        change = _spec_patch(await _json(request))
+        change = _spec_patch(await json_body(request))
         session = self._table.patch(session.name, utcnow(), **change)
         await self._settle(session)
         return web.json_response(session_to_json(session))
@@ -148,19 +136,7 @@ class SessionApi:
         """The agent's certificate, for its service account's token."""
         self._caller(request, Role.AGENT)
         identity = self._table.mesh.identity(AGENT)
-        document = await _json(request)
-        pem = document.get("certificateRequest")
-        if not isinstance(pem, str):
-            raise InvalidFieldError("certificateRequest", pem, "is not a string", "send a CSR in PEM")
-        certificate = self._authority.sign(pem, uris=(identity,), lifetime=AGENT_CERTIFICATE_LIFETIME, now=utcnow())
-        return web.json_response(
-            {
-                "certificate": certificate.chain,
-                "certificateAuthority": self._authority.certificate,
-                "identity": identity,
-                "notAfter": certificate.not_after.isoformat(),
-            },
-        )
+        return await agent_certificate(request, self._authority, identity)
 
     async def reports(self, request: web.Request) -> web.Response:
         """A replica's reports, as long as its request's body goes on. When it ends, the replica is gone."""
@@ -235,16 +211,6 @@ def _name(request: web.Request) -> str:
     return request.match_info["name"]
 
 
-async def _json(request: web.Request) -> dict[str, Any]:
-    try:
-        document = json.loads(await request.read())
-    except ValueError as error:
-        raise InvalidFieldError("body", str(error), "is not JSON", "send one JSON object") from error
-    if not isinstance(document, dict):
-        raise InvalidFieldError("body", document, "is not a JSON object", "send one JSON object")
-    return document
-
-
 def _spec_patch(document: dict[str, Any]) -> dict[str, Any]:
     spec = document.get("spec")
     if set(document) != {"spec"} or not isinstance(spec, dict) or not spec:
@@ -260,32 +226,3 @@ def _spec_patch(document: dict[str, Any]) -> dict[str, Any]:
         else:
             raise InvalidFieldError(f"spec.{field}", value, "can't be changed", "localPort and certificateRequest can")
     return change
-
-
-@web.middleware
-async def _errors(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except UnauthorizedError as error:
-        return _status(401, "Unauthorized", str(error))
-    except ForbiddenError as error:
-        return _status(403, "Forbidden", str(error))
-    except HairpinError as error:
-        code, body = status_of(error)
-        return web.json_response(body, status=code)
-    except web.HTTPException as error:
-        return _status(error.status, error.reason.replace(" ", ""), error.text or error.reason)
-    except asyncio.CancelledError:
-        raise
-    except ConnectionResetError:
-        return web.Response(status=499)  # nobody is there to get it: a laptop or an agent was killed
-    except Exception:
-        log.exception("%s %s", request.method, request.path)
-        return _status(500, "InternalError", "the control plane failed; its log has the reason")
-
-
-def _status(code: int, reason: str, message: str) -> web.Response:
-    status = {"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": message}
-    return web.json_response({**status, "details": {}}, status=code)
