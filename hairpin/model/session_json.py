@@ -300,6 +300,16 @@ def spec_to_json(spec: SessionSpec) -> dict[str, Any]:
     )
 
 
+def status_from_json(document: Any, where: str = "status") -> SessionStatus:
+    """Read a status.
+
+    Raises:
+        InvalidFieldError: a field can't be used.
+    """
+    status: SessionStatus = STATUS.read(document, where)[1]
+    return status
+
+
 def status_to_json(status: SessionStatus) -> dict[str, Any]:
     """Write a status; what is not set is left out. The owner is not in it."""
     return _set_only(

@@ -81,6 +81,8 @@ class PodFacts:
     owner: str = ""
     """`KIND/NAME` of its controller, in lower case (`replicaset/checkout-5d9c`); empty for a bare pod."""
     ready: bool = False
+    ready_since: datetime | None = None
+    """Since when it is ready, or not."""
     ip: str = ""
     sidecar: bool = False
     """Whether it has Istio's proxy."""
