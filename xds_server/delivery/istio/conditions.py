@@ -30,6 +30,7 @@ NO_IDENTITY_AGENT = "NoIdentityAgent"
 NO_ADMISSION_POLICY = "NoAdmissionPolicy"
 NO_AGENT = "NoAgent"
 NO_WORKLOAD = "NoWorkload"
+TUNNEL_MISSING = "TunnelMissing"
 
 # What is told
 OTHER_ENVOY_FILTER = "OtherEnvoyFilter"

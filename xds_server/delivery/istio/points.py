@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from hairpin.model.session import Condition
 from xds_server.delivery.istio.cluster_index import ClusterIndex, Selection, covers, pod_labels, reference
@@ -21,6 +22,9 @@ from xds_server.delivery.istio.conditions import (
 from xds_server.delivery.istio.protocols import Protocol, protocol_of
 from xds_server.model.cluster import Key, WorkloadFacts
 
+Place: TypeAlias = tuple[Key, str, int]
+"""A workload's key and kind, and a port: what tells a point from others."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
@@ -31,7 +35,7 @@ class Point:
     """The container's."""
 
     @property
-    def place(self) -> tuple[Key, str, int]:
+    def place(self) -> Place:
         """What tells it from others."""
         return self.workload.key, self.workload.kind, self.port
 

@@ -1,0 +1,190 @@
+"""The EnvoyFilters that should be, and those that should not. Pure.
+
+Plumbing is written for the first session that may have a point, and stays. With it there is always an object for the point's
+sessions, empty or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from xds_server.delivery.istio.cluster_index import ClusterIndex, pod_labels
+from xds_server.delivery.istio.envoyfilter import (
+    PORT,
+    ROLE,
+    WORKLOAD,
+    IstioMesh,
+    SteeredWorkload,
+    plumbing_name,
+    plumbing_object,
+    sessions_name,
+    sessions_object,
+)
+from xds_server.delivery.istio.points import Place, Point
+from xds_server.delivery.istio.world import JsonObject, PlanSettings, World
+from xds_server.generate.steer import Claim
+from xds_server.model.cluster import Key
+
+ROLES = ("plumbing", "sessions")
+
+
+class Renderer:
+    """Makes the objects of points; remembers the last of each, since encoding is what takes time.
+
+    Not pure in its speed alone: what it returns depends on its arguments only.
+    """
+
+    def __init__(self) -> None:
+        self._plumbing: dict[Key, tuple[Any, JsonObject]] = {}
+        self._sessions: dict[Key, tuple[Any, JsonObject]] = {}
+
+    def plumbing(self, point: Point, mesh: IstioMesh) -> tuple[Key, JsonObject]:
+        """The plumbing of a point."""
+        key, workload = plumbing_key(point), _steered(point)
+        made_of = workload, point.port, mesh
+        before = self._plumbing.get(key)
+        if before is None or before[0] != made_of:
+            before = self._plumbing[key] = made_of, plumbing_object(workload, point.port, mesh)
+        return key, before[1]
+
+    def sessions(self, point: Point, claims: Sequence[Claim], mesh: IstioMesh) -> tuple[Key, JsonObject]:
+        """The sessions of a point."""
+        key, workload = sessions_key(point), _steered(point)
+        made_of = workload, point.port, tuple(claims), mesh
+        before = self._sessions.get(key)
+        if before is None or before[0] != made_of:
+            before = self._sessions[key] = made_of, sessions_object(workload, point.port, claims, mesh)
+        return key, before[1]
+
+    def keep(self, points: Iterable[Point]) -> None:
+        """Forget all others."""
+        kept = list(points)
+        self._plumbing = _only(self._plumbing, {plumbing_key(point) for point in kept})
+        self._sessions = _only(self._sessions, {sessions_key(point) for point in kept})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Existing:
+    """Our EnvoyFilters in the API server, by what they are for."""
+
+    plumbed: tuple[Point, ...] = ()
+    """The points that have plumbing."""
+    useless: tuple[Key, ...] = ()
+    """Those that are for nothing that there is."""
+    orphans: Mapping[Key, Point] = field(default_factory=dict)
+    """Objects for sessions of points without plumbing."""
+
+
+def existing(world: World, index: ClusterIndex) -> Existing:
+    """Look at what is there."""
+    plumbed: dict[Key, Point] = {}
+    sessions: dict[Key, Point] = {}
+    useless = []
+    for key, document in sorted(world.filters.items()):
+        role = _metadata(document, "labels").get(ROLE)
+        if role not in ROLES or key.namespace not in world.namespaces:
+            continue  # another delivery's
+        point = _point(index, key, document)
+        if point is None or key != (plumbing_key if role == "plumbing" else sessions_key)(point):
+            useless.append(key)
+        else:
+            (plumbed if role == "plumbing" else sessions)[key] = point
+    points = {point.place for point in plumbed.values()}
+    return Existing(
+        plumbed=tuple(plumbed.values()),
+        useless=tuple(sorted(useless, key=lambda key: (_role(world, key) != "plumbing", key))),
+        orphans={key: point for key, point in sessions.items() if point.place not in points},
+    )
+
+
+def wanted(
+    points: Iterable[Point], claims: Mapping[Place, Sequence[Claim]], settings: PlanSettings, renderer: Renderer
+) -> dict[Key, JsonObject]:
+    """The objects of the points that have plumbing or get it, in the order to write them.
+
+    A point's sessions come first: the sidecar that gets the plumbing finds them there.
+    """
+    mesh = istio_mesh(settings)
+    places = {point.place: point for point in points}
+    objects: dict[Key, JsonObject] = {}
+    for place in sorted(places):
+        objects |= [
+            renderer.sessions(places[place], claims.get(place, ()), mesh),
+            renderer.plumbing(places[place], mesh),
+        ]
+    renderer.keep(places.values())
+    return objects
+
+
+def is_as_wanted(document: JsonObject | None, desired: JsonObject) -> bool:
+    """Whether the API server has it so. Labels and annotations of others may be there too."""
+    if document is None or document.get("spec") != desired["spec"]:
+        return False
+    return all(
+        _metadata(document, part).get(name) == value
+        for part in ("labels", "annotations")
+        for name, value in desired["metadata"][part].items()
+    )
+
+
+def policies(document: JsonObject | None) -> frozenset[str]:
+    """The sessions that an object has sidecars steer."""
+    try:
+        patches = (document or {})["spec"]["configPatches"]
+        return frozenset(
+            name
+            for patch in patches
+            for name in patch["patch"]["value"]["typedConfig"].get("shadowRules", {}).get("policies", {})
+        )
+    except (KeyError, TypeError, AttributeError):
+        return frozenset()  # edited by hand: it is written anew
+
+
+def plumbing_key(point: Point) -> Key:
+    """The namespace and name of a point's plumbing."""
+    workload = point.workload
+    return Key(workload.key.namespace, plumbing_name(workload.kind, workload.key.name, point.port))
+
+
+def sessions_key(point: Point) -> Key:
+    """The namespace and name of the object with a point's sessions."""
+    workload = point.workload
+    return Key(workload.key.namespace, sessions_name(workload.kind, workload.key.name, point.port))
+
+
+def istio_mesh(settings: PlanSettings) -> IstioMesh:
+    """What the objects need to know of the installation."""
+    return IstioMesh(
+        cluster_domain=settings.cluster_domain, agent_service=settings.agent, agent_port=settings.steer_port
+    )
+
+
+def _steered(point: Point) -> SteeredWorkload:
+    workload = point.workload
+    return SteeredWorkload(kind=workload.kind, key=workload.key, selector=dict(pod_labels(workload)))
+
+
+def _point(index: ClusterIndex, key: Key, document: JsonObject) -> Point | None:
+    """The point that an object says it is for, if there is such a workload."""
+    annotations = _metadata(document, "annotations")
+    kind, _, name = str(annotations.get(WORKLOAD, "")).partition("/")
+    port = str(annotations.get(PORT, ""))
+    workload = index.workload(kind, Key(key.namespace, name))
+    if workload is None or not pod_labels(workload) or not (port.isascii() and port.isdigit()):
+        return None
+    return Point(workload=workload, port=int(port))
+
+
+def _role(world: World, key: Key) -> str:
+    return str(_metadata(world.filters[key], "labels").get(ROLE, ""))
+
+
+def _metadata(document: JsonObject, part: str) -> JsonObject:
+    found = document.get("metadata", {}).get(part)
+    return found if isinstance(found, dict) else {}
+
+
+def _only(cache: dict[Key, tuple[Any, JsonObject]], keys: set[Key]) -> dict[Key, tuple[Any, JsonObject]]:
+    return {key: value for key, value in cache.items() if key in keys}
