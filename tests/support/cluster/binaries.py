@@ -1,0 +1,172 @@
+"""The mesh's programs, built once from Go modules at pinned versions and kept outside the clone."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ISTIO = "v0.0.0-20260827124520-eed52ebb66ad"
+"""Istio's 1.31 development line; its release tags have no `v`, so Go knows pseudo-versions only."""
+
+_HERE = Path(__file__).parent
+_KUBERNETES = _HERE / "kubernetes"
+_COREDNS = _HERE / "coredns"
+_ISTIO_PROGRAMS = ("pilot/cmd/pilot-discovery", "pilot/cmd/pilot-agent", "pkg/test/echo/cmd/server")
+
+
+class MissingError(Exception):
+    """The machine lacks something; the message says what, as the reason of a skip."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlPlaneBinaries:
+    """What an API server needs."""
+
+    etcd: Path
+    apiserver: Path
+    controller_manager: Path
+    kubectl: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeshBinaries:
+    """What a mesh needs beside them."""
+
+    node: Path
+    pilot_discovery: Path
+    pilot_agent: Path
+    echo: Path
+    coredns: Path
+    istio_source: Path
+    """Istio's module, read-only: CRDs, the injection template, Envoy's bootstrap."""
+
+
+def cache() -> Path:
+    """Where built programs are kept, a folder for each version of each part."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "hairpin" / "cluster"
+
+
+def control_plane() -> ControlPlaneBinaries:
+    """The API server's programs, built if they are not there.
+
+    Raises:
+        MissingError: Go or etcd is missing.
+    """
+    require("etcd", "etcd-server")
+    commands = ("kube-apiserver", "kube-controller-manager", "kubectl")
+    sources = [_KUBERNETES / "go.mod", _KUBERNETES / "go.sum", *(_KUBERNETES / name / "main.go" for name in commands)]
+    folder = _built("kubernetes", sources, lambda out: _go_build(_KUBERNETES, out, commands))
+    return ControlPlaneBinaries(
+        etcd=require("etcd", "etcd-server"),
+        apiserver=folder / "kube-apiserver",
+        controller_manager=folder / "kube-controller-manager",
+        kubectl=folder / "kubectl",
+    )
+
+
+def mesh() -> MeshBinaries:
+    """The mesh's programs, built if they are not there.
+
+    Raises:
+        MissingError: Go is missing.
+    """
+    node_sources = [_KUBERNETES / "go.mod", _KUBERNETES / "go.sum", *sorted((_KUBERNETES / "node").rglob("*.go"))]
+    node = _built("node", node_sources, lambda out: _go_build(_KUBERNETES, out, ["node"]))
+    coredns_sources = [_COREDNS / "go.mod", _COREDNS / "go.sum", _COREDNS / "main.go"]
+    coredns = _built("coredns", coredns_sources, lambda out: _go_build(_COREDNS, out, ["."], name="coredns"))
+    istio = _built(f"istio-{ISTIO}", [], _install_istio)
+    return MeshBinaries(
+        node=node / "node",
+        pilot_discovery=istio / "pilot-discovery",
+        pilot_agent=istio / "pilot-agent",
+        echo=istio / "server",
+        coredns=coredns / "coredns",
+        istio_source=istio_source(),
+    )
+
+
+def istio_source() -> Path:
+    """The folder of Istio's module in Go's own cache.
+
+    Raises:
+        MissingError: Go is missing.
+    """
+    described = _go(["mod", "download", "-json", f"istio.io/istio@{ISTIO}"], cwd=_HERE)
+    return Path(json.loads(described)["Dir"])
+
+
+def require(program: str, package: str) -> Path:
+    """Where a program is that the system brings.
+
+    Raises:
+        MissingError: it is not installed.
+    """
+    found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
+    if not found:
+        raise MissingError(f"{program} is missing; install Debian's package {package}")
+    return Path(found)
+
+
+def _built(name: str, sources: Sequence[Path], build: Callable[[Path], None]) -> Path:
+    """The folder of one part, built under a lock so that two runs at once build it once."""
+    folder = cache() / f"{name}-{_hash(sources)}" if sources else cache() / name
+    if folder.exists():
+        return folder
+    require("go", "golang, or Go itself")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(folder.parent / f"{name}.lock"):
+        if not folder.exists():
+            sys.stderr.write(f"building {name}: minutes the first time, once for each version\n")
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as work:
+                build(Path(work))
+                Path(work).chmod(0o755)  # pods' users run some of it
+                Path(work).rename(folder)
+                Path(work).mkdir()  # for the context manager to remove
+    return folder
+
+
+def _hash(sources: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(f"{source.relative_to(_HERE)}\0".encode() + source.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _go_build(module: Path, out: Path, commands: Sequence[str], *, name: str = "") -> None:
+    for command in commands:
+        target = out / (name or command)
+        package = command if command == "." else f"./{command}"
+        _go(["build", "-ldflags=-s -w", "-o", str(target), package], cwd=module)
+
+
+def _install_istio(out: Path) -> None:
+    packages = [f"istio.io/istio/{program}@{ISTIO}" for program in _ISTIO_PROGRAMS]
+    _go(["install", *packages], cwd=out, GOBIN=str(out))
+
+
+def _go(arguments: Sequence[str], *, cwd: Path, **environment: str) -> str:
+    go = require("go", "golang, or Go itself")
+    done = subprocess.run(
+        [go, *arguments], cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"go {' '.join(arguments)} in {cwd}:\n{done.stderr[-4000:]}")
+    return done.stdout
