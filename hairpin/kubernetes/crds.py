@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hairpin.kubernetes.installation import metadata
 from hairpin.kubernetes.kinds import EGRESS_POLICIES, ENVIRONMENTS, SESSIONS, Kind
 from hairpin.kubernetes.structural import cel_text, int_or_string, rule, structural, structural_match
 from hairpin.model.egress import POLICY_NAME
@@ -178,7 +179,7 @@ def _definition(
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{kind.plural}.{kind.group}"},
+        "metadata": metadata(f"{kind.plural}.{kind.group}"),
         "spec": {
             "group": kind.group,
             "scope": "Namespaced" if kind.namespaced else "Cluster",
