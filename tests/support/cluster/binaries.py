@@ -42,6 +42,7 @@ class ControlPlaneBinaries:
 class MeshBinaries:
     """What a mesh needs beside them."""
 
+    kube_proxy: Path
     node: Path
     pilot_discovery: Path
     pilot_agent: Path
@@ -81,12 +82,16 @@ def mesh() -> MeshBinaries:
     Raises:
         MissingError: Go is missing.
     """
-    node_sources = [_KUBERNETES / "go.mod", _KUBERNETES / "go.sum", *sorted((_KUBERNETES / "node").rglob("*.go"))]
+    sums = [_KUBERNETES / "go.mod", _KUBERNETES / "go.sum"]
+    proxy_sources = [*sums, _KUBERNETES / "kube-proxy" / "main.go"]
+    proxy = _built("kube-proxy", proxy_sources, lambda out: _go_build(_KUBERNETES, out, ["kube-proxy"]))
+    node_sources = [*sums, *sorted((_KUBERNETES / "node").rglob("*.go"))]
     node = _built("node", node_sources, lambda out: _go_build(_KUBERNETES, out, ["node"]))
     coredns_sources = [_COREDNS / "go.mod", _COREDNS / "go.sum", _COREDNS / "main.go"]
     coredns = _built("coredns", coredns_sources, lambda out: _go_build(_COREDNS, out, ["."], name="coredns"))
     istio = _built(f"istio-{ISTIO}", [], _install_istio)
     return MeshBinaries(
+        kube_proxy=proxy / "kube-proxy",
         node=node / "node",
         pilot_discovery=istio / "pilot-discovery",
         pilot_agent=istio / "pilot-agent",
