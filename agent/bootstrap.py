@@ -8,8 +8,10 @@ a change here; only the policy of the egress, one ECDS resource, names sessions.
 
 from __future__ import annotations
 
+import ipaddress
+
 from agent.egress import egress_clusters, egress_listener
-from agent.settings import AgentSettings
+from agent.settings import AgentSettings, Role
 from hairpin.envoy.config import (
     UNLIMITED,
     Config,
@@ -31,6 +33,7 @@ from hairpin.envoy.config import (
     virtual_host,
 )
 from hairpin.headers import SERVED_HEADER, SESSION_HEADER
+from hairpin.model.mesh import SocketAddress
 
 _SESSION = "%FILTER_STATE(hairpin.session:PLAIN)%"
 _LIFECYCLE = "envoy.reverse_tunnel.lifecycle"
@@ -50,29 +53,49 @@ _COUNTED_FOR_NOTHING: list[Config] = [
 
 def agent_bootstrap(settings: AgentSettings) -> Config:
     """The bootstrap of the agent's Envoy, for `--concurrency 1`: a tunnel belongs to one worker."""
+    steers = settings.role is Role.STEER
     return {
         "node": {"id": f"agent~{settings.name}.{settings.namespace}", "cluster": f"hairpin-agent.{settings.namespace}"},
-        "bootstrap_extensions": [
-            _tunnel_sockets(),
-            typed("envoy.bootstrap.internal_listener", "extensions.bootstrap.internal_listener.v3.InternalListener"),
-        ],
+        "bootstrap_extensions": _steering_extensions() if steers else [],
         "stats_config": {"stats_matcher": {"exclusion_list": {"patterns": _COUNTED_FOR_NOTHING}}},
         "dynamic_resources": {"ads_config": ads(_CONTROL_PLANE)},
         "static_resources": {
             "clusters": [
-                ads_cluster(_CONTROL_PLANE, address(settings.control_plane.xds), settings.identity, _SERVER),
-                _tunnel_cluster(settings),
-                _session_cluster(),
+                _control_plane_cluster(settings),
+                *((_tunnel_cluster(settings), _session_cluster()) if steers else ()),
                 *egress_clusters(settings),
             ],
-            "listeners": [
-                _tunnel_listener(settings),
-                _steer_listener(settings),
-                _session_listener(),
-                egress_listener(settings),
-            ],
+            "listeners": [*_steering_listeners(settings), egress_listener(settings)],
         },
     }
+
+
+def _control_plane_cluster(settings: AgentSettings) -> Config:
+    at = settings.control_plane.xds
+    cluster = ads_cluster(_CONTROL_PLANE, address(at), settings.identity, _SERVER)
+    try:
+        ipaddress.ip_address(at.host)
+    except ValueError:
+        return cluster | {"type": "STRICT_DNS", "dns_refresh_rate": "5s"}
+    return cluster
+
+
+def _steering_extensions() -> list[Config]:
+    internal_listener = "envoy.bootstrap.internal_listener"
+    return [
+        _tunnel_sockets(),
+        typed(internal_listener, "extensions.bootstrap.internal_listener.v3.InternalListener"),
+    ]
+
+
+def _steering_listeners(settings: AgentSettings) -> list[Config]:
+    if settings.tunnel is None or settings.steer is None:
+        return []
+    return [
+        _tunnel_listener(settings, settings.tunnel),
+        _steer_listener(settings, settings.steer),
+        _session_listener(),
+    ]
 
 
 def _tunnel_sockets() -> Config:
@@ -97,7 +120,7 @@ def _tunnel_sockets() -> Config:
     )
 
 
-def _tunnel_listener(settings: AgentSettings) -> Config:
+def _tunnel_listener(settings: AgentSettings, at: SocketAddress) -> Config:
     """Where laptops connect. A certificate takes no other session's tunnel: its DNS SAN must be the node's name."""
     tunnel = typed(
         "envoy.filters.network.reverse_tunnel",
@@ -108,7 +131,7 @@ def _tunnel_listener(settings: AgentSettings) -> Config:
     )
     return {
         "name": "tunnel",
-        "address": address(settings.tunnel),
+        "address": address(at),
         "filter_chains": [{"transport_socket": downstream_tls(settings.identity), "filters": [tunnel]}],
     }
 
@@ -130,7 +153,7 @@ def _tunnel_cluster(settings: AgentSettings) -> Config:
     }
 
 
-def _steer_listener(settings: AgentSettings) -> Config:
+def _steer_listener(settings: AgentSettings, at: SocketAddress) -> Config:
     name = {
         "format_string": {"text_format_source": {"inline_string": f"%REQ({SESSION_HEADER})%"}},
         "shared_with_upstream": "ONCE",
@@ -168,7 +191,7 @@ def _steer_listener(settings: AgentSettings) -> Config:
         upgrade_configs=[{"upgrade_type": "websocket"}],
         access_log=[_request_log(settings)],
     )
-    return {"name": "steer", "address": address(settings.steer), "filter_chains": [{"filters": [manager]}]}
+    return {"name": "steer", "address": address(at), "filter_chains": [{"filters": [manager]}]}
 
 
 def _request_log(settings: AgentSettings) -> Config:

@@ -1,8 +1,8 @@
-"""Which addresses nobody reaches through the egress, judged after resolution.
+"""Where the egress leads: which address a connection gets, judged after resolution.
 
 Envoy asks for every CONNECT, over a Unix socket, and connects to the very address in the answer: it resolves nothing
 itself. So a name that resolves to a forbidden address, a forbidden one among several, another notation of it or an
-answer that changes between two look-ups gets nowhere.
+answer that changes between two look-ups gets nowhere. Whose connection it is Envoy says, by the laptop's certificate.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
-import socket
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 
 from aiohttp import web
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Resolve = Callable[[str], Awaitable[Sequence[Address]]]
+from agent.addresses import forbidden
+from agent.policies import Policies
+from agent.resolve import Answer, ForbiddenHosts, Resolve, system_resolve
+from hairpin.errors import UnavailableError
+from hairpin.headers import SESSION_HEADER
+from hairpin.model.egress import Network, judge
 
 ADDRESS_HEADER = "x-hairpin-address"
 AUTHORITY_HEADER = "x-hairpin-authority"
@@ -29,27 +31,6 @@ REFUSED_HEADER = "x-hairpin-refused"
 _AUTHORITY = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:\[\]/@]+))(?::(?P<port>\d{1,5}))?")
 _DEFAULT_PORT = 80
 _LAST_PORT = 65535
-
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_FORBIDDEN: tuple[tuple[Network, str], ...] = tuple(
-    (ipaddress.ip_network(network), reason)
-    for network, reason in {
-        "0.0.0.0/8": "means this host",
-        "127.0.0.0/8": "is the agent's own loopback",
-        "169.254.0.0/16": "is link-local, where clouds keep their metadata",
-        "224.0.0.0/4": "is multicast",
-        "240.0.0.0/4": "is reserved",
-        "::/128": "means this host",
-        "::1/128": "is the agent's own loopback",
-        "::/96": "is an IPv4 address in disguise",
-        "64:ff9b:1::/48": "is an IPv4 address in disguise",
-        "fe80::/10": "is link-local",
-        "fec0::/10": "is site-local",
-        "ff00::/8": "is multicast",
-        "fd00:ec2::254/128": "is a cloud's metadata",
-        "fd20:ce::254/128": "is a cloud's metadata",
-    }.items()
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,36 +42,12 @@ class Verdict:
     reason: str = ""
 
 
-def forbidden(address: Address, also: Sequence[Network] = ()) -> str:
-    """Why nobody may reach this address; empty where everybody may.
+class _NowhereError(Exception):
+    """There is no address to connect to."""
 
-    An IPv4 address inside an IPv6 one (mapped, NAT64, 6to4, Teredo) is judged as the IPv4 address.
-    """
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.scope_id is not None:
-            return "has a zone, so it is link-local"
-        inner = _inner(address)
-        if inner:
-            return forbidden(inner, also)
-    for network, reason in _FORBIDDEN:
-        if address.version == network.version and address in network:
-            return reason
-    return next(
-        (f"is in {network}" for network in also if address.version == network.version and address in network), ""
-    )
-
-
-def _inner(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    teredo = address.teredo
-    return address.ipv4_mapped or address.sixtofour or (teredo[1] if teredo else None)
-
-
-async def system_resolve(host: str) -> Sequence[Address]:
-    """Every address of a name or literal, in the order of preference, as the system resolves it."""
-    answers = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return [ipaddress.ip_address(answer[4][0]) for answer in answers]
+    def __init__(self, status: HTTPStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.verdict = Verdict(status, reason=reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,39 +55,60 @@ class Judge:
     """Resolves and judges.
 
     Args:
-        forbidden: more networks that nobody may reach.
+        forbidden: more networks that nobody may reach, each with its reason.
+        forbidden_hosts: names whose addresses nobody may reach.
+        policies: the sessions' rules.
         resolve: looks a name up.
         timeout: seconds a look-up may take.
     """
 
-    forbidden: tuple[Network, ...] = ()
+    forbidden: Mapping[Network, str] = field(default_factory=dict)
+    forbidden_hosts: ForbiddenHosts = field(default_factory=ForbiddenHosts)
+    policies: Policies = field(default_factory=Policies.without)
     resolve: Resolve = system_resolve
     timeout: float = 5.0
 
-    async def judge(self, authority: str) -> Verdict:
-        """The first address of an authority; none if any of its addresses is forbidden."""
-        match = _AUTHORITY.fullmatch(authority)
-        port = int(match["port"] or _DEFAULT_PORT) if match else 0
-        if not match or not 0 < port <= _LAST_PORT or not _is_ipv6(match["six"] or "::"):
-            return Verdict(HTTPStatus.BAD_REQUEST, reason=f"{authority!r} is no host and port")
-        host = match["six"] or match["host"]
+    async def judge(self, authority: str, session: str = "") -> Verdict:
+        """The first address of an authority; none if any of its addresses is forbidden, or forbidden to this session."""
         try:
-            async with asyncio.timeout(self.timeout):
-                addresses = await self.resolve(host)
-        except (OSError, UnicodeError, TimeoutError, ValueError) as error:
-            return Verdict(HTTPStatus.BAD_GATEWAY, reason=f"{host} does not resolve: {error or 'no answer in time'}")
-        if not addresses:
-            return Verdict(HTTPStatus.BAD_GATEWAY, reason=f"{host} has no address")
-        for address in addresses:
-            if reason := forbidden(address, self.forbidden):
-                shown = f"{host} is {address}, which" if str(address) != host else host
-                return Verdict(HTTPStatus.FORBIDDEN, reason=f"{shown} {reason}")
-        first = addresses[0]
+            host, port = _host_and_port(authority)
+            answer = await self._look_up(host)
+            await self._check(host, answer)
+            rules = await self.policies.rules(session)
+        except _NowhereError as error:
+            return error.verdict
+        except UnavailableError as error:
+            return Verdict(HTTPStatus.SERVICE_UNAVAILABLE, reason=str(error))
+        verdict = judge(rules, host, answer.addresses, port, full_name=answer.name)
+        if not verdict.allowed:
+            return Verdict(HTTPStatus.FORBIDDEN, reason=f"{authority} {verdict.reason}")
+        first = answer.addresses[0]
         return Verdict(HTTPStatus.OK, address=f"[{first}]:{port}" if first.version == 6 else f"{first}:{port}")  # noqa: PLR2004
 
+    async def _look_up(self, host: str) -> Answer:
+        try:
+            async with asyncio.timeout(self.timeout):
+                answer = await self.resolve(host)
+        except (OSError, UnicodeError, TimeoutError, ValueError) as error:
+            reason = f"{host} does not resolve: {error or 'no answer in time'}"
+            raise _NowhereError(HTTPStatus.BAD_GATEWAY, reason) from error
+        if not answer.addresses:
+            raise _NowhereError(HTTPStatus.BAD_GATEWAY, f"{host} has no address")
+        return answer
+
+    async def _check(self, host: str, answer: Answer) -> None:
+        """What is nobody's to reach, whatever the session's rules say."""
+        also = {**self.forbidden, **self.policies.forbidden}
+        for address in answer.addresses:
+            reason = forbidden(address, also) or await self.forbidden_hosts.reason(address)
+            if reason:
+                shown = f"{host} is {address}, which" if str(address) != host else host
+                raise _NowhereError(HTTPStatus.FORBIDDEN, f"{shown} {reason}")
+
     async def handle(self, request: web.Request) -> web.Response:
-        """Envoy's question: the authority in a header; the answer is a header too."""
-        verdict = await self.judge(request.headers.get(AUTHORITY_HEADER, ""))
+        """Envoy's question: authority and session in headers; the answer is a header too."""
+        headers = request.headers
+        verdict = await self.judge(headers.get(AUTHORITY_HEADER, ""), headers.get(SESSION_HEADER, ""))
         header = {ADDRESS_HEADER: verdict.address} if verdict.address else {REFUSED_HEADER: _one_line(verdict.reason)}
         return web.Response(status=verdict.status, headers=header)
 
@@ -138,11 +116,24 @@ class Judge:
         """Listen on a Unix socket; the caller cleans the runner up."""
         application = web.Application()
         application.router.add_get("/", self.handle)
-        runner = web.AppRunner(application, access_log=None)
-        await runner.setup()
-        socket_path.unlink(missing_ok=True)  # once, at start
-        await web.UnixSite(runner, str(socket_path)).start()
-        return runner
+        return await serve_on_socket(application, socket_path)
+
+
+async def serve_on_socket(application: web.Application, path: Path) -> web.AppRunner:
+    """Serve on a Unix socket; the caller cleans the runner up. A handler ends with its connection."""
+    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+    await runner.setup()
+    path.unlink(missing_ok=True)  # once, at start
+    await web.UnixSite(runner, str(path)).start()
+    return runner
+
+
+def _host_and_port(authority: str) -> tuple[str, int]:
+    match = _AUTHORITY.fullmatch(authority)
+    port = int(match["port"] or _DEFAULT_PORT) if match else 0
+    if not match or not 0 < port <= _LAST_PORT or not _is_ipv6(match["six"] or "::"):
+        raise _NowhereError(HTTPStatus.BAD_REQUEST, f"{authority!r} is no host and port")
+    return match["six"] or match["host"], port
 
 
 def _is_ipv6(text: str) -> bool:

@@ -7,15 +7,19 @@ import json
 import logging
 from contextlib import AsyncExitStack
 from http import HTTPStatus
-from ipaddress import ip_network
 
 from aiohttp import web
 
+from agent.addresses import own_addresses
 from agent.bootstrap import agent_bootstrap, request_log_rate
 from agent.control_plane import ControlPlaneClient
+from agent.egress import POLICY_UPDATES
 from agent.judge import Judge
+from agent.laptops import Laptops, RequestWatch
+from agent.policies import Policies
 from agent.reports import GAUGES, Reports
-from agent.settings import AgentSettings
+from agent.resolve import ForbiddenHosts
+from agent.settings import AgentSettings, Role
 from hairpin.envoy.process import ManagedEnvoy
 from hairpin.errors import HairpinError
 from hairpin.files import private_directory, write_private
@@ -31,9 +35,14 @@ class Agent:
 
     def __init__(self, settings: AgentSettings) -> None:
         self._settings = settings
-        self._reports = Reports()
+        self._watch = RequestWatch()
+        self._reports = Reports(self._watch.seen, requests=settings.report_requests)
+        self._policies = Policies()
+        self._policies.on_sessions = self._watch.keep
         self._stopping = asyncio.Event()
         self._envoy: ManagedEnvoy | None = None
+        self._had_policy = settings.role is not Role.EGRESS
+        """Readiness waits for it once, in a role that can do nothing without; never again, nor for steered requests."""
 
     def stop(self) -> None:
         """Begin the end: not ready and gone from the control plane at once, then a while for what is in flight."""
@@ -62,8 +71,12 @@ class Agent:
     async def _live(self, stack: AsyncExitStack) -> None:
         """Everything until the end begins; what must outlive it goes on the stack."""
         settings = self._settings
-        judge = await Judge(forbidden=tuple(map(ip_network, settings.forbidden))).serve(settings.judge_socket)
-        stack.push_async_callback(judge.cleanup)
+        for server in (
+            await self._judge().serve(settings.judge_socket),
+            await Laptops(self._watch, self._policies).serve(settings.laptops_socket),
+        ):
+            stack.push_async_callback(server.cleanup)
+        stack.callback(self._watch.close)
         client = await stack.enter_async_context(ControlPlaneClient.connect(settings.control_plane))
         lease = await client.first_certificate(settings.identity)
         log.info("agent %s is %s", settings.name, lease.identity)
@@ -81,10 +94,27 @@ class Agent:
         await envoy.start()
         self._envoy = envoy
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(client.keep_certificate(settings.identity, lease))
+            tasks.create_task(client.keep_certificate(settings.identity, lease, self._trust_anew))
             tasks.create_task(client.report(settings.name, self._reports))
+            tasks.create_task(client.policies(settings.name, self._policies))
             tasks.create_task(self._poll(envoy))
             tasks.create_task(envoy.run())
+
+    def _judge(self) -> Judge:
+        settings = self._settings
+        # In a mesh on one machine others live at its addresses; a pod's are the agent's and its sidecar's alone.
+        own = {} if settings.mesh_outbound else own_addresses()
+        return Judge(
+            forbidden={**own, **settings.forbidden},
+            forbidden_hosts=ForbiddenHosts(names=settings.forbidden_hosts),
+            policies=self._policies,
+        )
+
+    async def _trust_anew(self) -> None:
+        log.warning("another authority signs the certificates: Envoy is started again, for it reads that at its start")
+        if self._envoy is not None:
+            self._reports.reset()
+            await self._envoy.restart()
 
     def _on_exit(self, returncode: int) -> None:
         log.warning("Envoy ended with %d", returncode)
@@ -113,6 +143,16 @@ class Agent:
         del request
         if self._stopping.is_set():
             return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE, text="draining\n")
-        if self._envoy is None or not await self._envoy.admin.ready():
+        if self._envoy is None or not await self._envoy.admin.ready() or not await self._has_policy(self._envoy):
             return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE, text="starting\n")
         return web.Response(text="ready\n")
+
+    async def _has_policy(self, envoy: ManagedEnvoy) -> bool:
+        """Whether the control plane once said who may use the egress. What it said holds while it is away."""
+        if not self._had_policy:
+            try:
+                came = await envoy.admin.stats(POLICY_UPDATES)
+            except (HairpinError, OSError):
+                return False
+            self._had_policy = any(came.values())
+        return self._had_policy

@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -26,9 +26,16 @@ _UNKNOWN_SOCKET = -1
 
 
 class Reports:
-    """The state that is reported, fed by Envoy's lines; at most one `stream` at a time."""
+    """The state that is reported, fed by Envoy's lines; at most one `stream` at a time.
 
-    def __init__(self) -> None:
+    Args:
+        on_request: called with each request's line.
+        requests: whether requests are reported too.
+    """
+
+    def __init__(self, on_request: Callable[[dict[str, Any]], None] | None = None, *, requests: bool = True) -> None:
+        self._on_request_line = on_request
+        self._reports_requests = requests
         self._sockets: dict[str, set[int]] = {}
         self._requests: deque[dict[str, Any]] = deque(maxlen=_MOST_REQUESTS)
         self._suspects: frozenset[str] = frozenset()
@@ -105,8 +112,11 @@ class Reports:
             self._note_tunnels()
 
     def _on_request(self, entry: dict[str, Any]) -> None:
-        self._requests.append(entry)
-        self._changed.set()
+        if self._on_request_line:
+            self._on_request_line(entry)
+        if self._reports_requests:
+            self._requests.append(entry)
+            self._changed.set()
 
     def _note_tunnels(self) -> None:
         self._tunnels_changed = True

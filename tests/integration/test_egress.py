@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import aiohttp
 import pytest
 
-from agent.judge import Judge, system_resolve
+from agent.judge import Judge
+from agent.resolve import Answer, system_resolve
 from hairpin.model.mesh import SocketAddress
 from tests.support.echo_process import EchoProcess, echo_process
 from tests.support.envoy import eventually
@@ -59,7 +60,7 @@ class Names:
         answers = self._answers[host]
         answer = answers[min(self._asked[host], len(answers) - 1)]
         self._asked[host] += 1
-        return [ipaddress.ip_address(address) for address in answer]
+        return Answer(tuple(ipaddress.ip_address(address) for address in answer))
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from multidict import CIMultiDictProxy
 
 from agent.bootstrap import agent_bootstrap, request_log_rate
 from agent.judge import Judge
+from agent.laptops import Laptops, RequestWatch
 from agent.reports import Reports
 from agent.settings import AgentSettings, ControlPlane
 from hairpin.certificates import CertificateAuthority, new_key_and_request
@@ -98,6 +99,8 @@ class AgentProxy:
     settings: AgentSettings
     envoy: ManagedEnvoy
     reports: Reports
+    watch: RequestWatch
+    judge: Judge
     lines: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -184,7 +187,7 @@ class Tunnels:
             api="https://127.0.0.1:1", xds=SocketAddress(HOST, 1), authority=directory, token_file=directory
         )
         settings = AgentSettings(
-            name=name, namespace="default", directory=directory, control_plane=plane, **addresses, **more
+            **{"name": name, "namespace": "default", "directory": directory, "control_plane": plane} | addresses | more
         )
         identity = self.identity(name, uris=(AGENT_ID,))
         assert not settings.identity.directory.exists()
@@ -194,10 +197,15 @@ class Tunnels:
     async def agent(self, name: str = "agent-0", judge: Judge | None = None, **more: Any) -> AgentProxy:
         """A replica that runs."""
         settings = self.agent_settings(name, **more)
-        runner = await (judge or Judge()).serve(settings.judge_socket)
-        self._stack.push_async_callback(runner.cleanup)
+        judge, watch = judge or Judge(), RequestWatch()
+        judge.policies.on_sessions = watch.keep
+        for server in (
+            await judge.serve(settings.judge_socket),
+            await Laptops(watch, judge.policies).serve(settings.laptops_socket),
+        ):
+            self._stack.push_async_callback(server.cleanup)
         write_private(settings.request_log_rate, json.dumps(request_log_rate(settings)).encode())
-        reports = Reports()
+        reports = Reports(watch.seen)
         lines: list[dict[str, Any]] = []
 
         def on_line(line: bytes) -> None:
@@ -206,7 +214,7 @@ class Tunnels:
 
         bootstrap = from_file(agent_bootstrap(settings), settings.directory / "egress.json")
         envoy = await self._start(name, bootstrap, on_line, lambda code: reports.reset())
-        return AgentProxy(settings=settings, envoy=envoy, reports=reports, lines=lines)
+        return AgentProxy(settings=settings, envoy=envoy, reports=reports, watch=watch, judge=judge, lines=lines)
 
     async def laptop(
         self,
