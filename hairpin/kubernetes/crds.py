@@ -35,11 +35,12 @@ def session_definition() -> JsonObject:
     """`Session`: one developer's claim, with its status apart."""
     columns = [
         _column("Owner", ".spec.owner", "Whose it is"),
-        _column("Target", ".status.resolvedTarget", "What it takes requests from"),
+        _column("Target", ".spec.target.name", "What it takes requests from"),
         _column("Environment", ".spec.environment", "Whose requests it takes"),
         _column("Mode", ".spec.mode", "What it does"),
         _column("Phase", ".status.phase", "Where it stands"),
         _column("Age", ".metadata.creationTimestamp", "Since when", type_="date"),
+        _column("Resolved", ".status.resolvedTarget", "The target as the mesh knows it", priority=1),
         _column("Local port", ".spec.localPort", "Where the process listens", type_="integer", priority=1),
         _column("Last seen", ".status.lastSeen", "When its tunnel was last seen up", type_="date", priority=1),
     ]

@@ -39,7 +39,7 @@ MOST_REPLICAS = 10
 """Of an agent: the developers' role names each of its pods."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Published:
     """Where laptops reach agents. `{pod}` and `{namespace}` in the host are replaced."""
 
