@@ -9,9 +9,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from hairpin.errors import UnavailableError
-from hairpin.model.egress import Address
+from hairpin.model.egress import Address, embedded_ipv4
 
-_KEPT_SECONDS = 5.0
 _LOOK_UP_SECONDS = 3.0
 _NOT_THERE = (socket.EAI_NONAME, socket.EAI_NODATA)
 
@@ -51,10 +50,12 @@ class ForbiddenHosts:
     Args:
         names: the names.
         resolve: looks a name up.
+        kept_seconds: how long an answer is good for.
     """
 
     names: tuple[str, ...] = ()
     resolve: Resolve = system_resolve
+    kept_seconds: float = 5.0
     _known: dict[str, _Known] = field(default_factory=dict)
 
     async def reason(self, address: Address) -> str:
@@ -63,8 +64,9 @@ class ForbiddenHosts:
         Raises:
             UnavailableError: a name was never looked up, and can't be now.
         """
+        plain = embedded_ipv4(address) or address
         for name in self.names:
-            if address in await self._addresses(name):
+            if plain in await self._addresses(name):
                 return f"is {name}, which is not for laptops"
         return ""
 
@@ -83,5 +85,5 @@ class ForbiddenHosts:
                 raise UnavailableError(f"the agent can't look up {name}: {error}") from error
             else:
                 found = known.addresses
-        self._known[name] = _Known(found, now + _KEPT_SECONDS)
+        self._known[name] = _Known(found, now + self.kept_seconds)
         return found

@@ -25,9 +25,8 @@ requestLog:
   perSecond: 100                  # reports of requests; more are left out
   report: true                    # to the control plane too; laptops that listen get them in any case
 drainSeconds: 1                   # from "not ready" until it takes no more; again for what is under way
-
-POD_IP and POD_IPS, where set, are the agent's own addresses: nobody reaches them. Without `mesh` every address of its network
-namespace is, as in a pod.
+# POD_IP and POD_IPS, where set, are the agent's own addresses: nobody reaches them. Without `mesh` every address of its
+# network namespace is, as in a pod.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ import json
 
 from agent.bootstrap import agent_bootstrap, request_log_rate
 from agent.settings import settings_of
-from tests.unit.agent.test_settings import WHOLE
+from tests.unit.agent.test_settings import IN_CLUSTER, POD, WHOLE, without
 
 SETTINGS = settings_of(WHOLE)
 
@@ -43,7 +43,7 @@ def test_the_egress_is_closed_until_its_policy_comes():
 
 
 def test_a_place_without_interception_is_the_only_one_with_mesh_names():
-    alone = settings_of({name: value for name, value in WHOLE.items() if name != "mesh"})
+    alone = settings_of(without(WHOLE, "mesh"))
     clusters = {cluster["name"] for cluster in agent_bootstrap(alone)["static_resources"]["clusters"]}
     assert "mesh" not in clusters
     assert "mesh" in {cluster["name"] for cluster in agent_bootstrap(SETTINGS)["static_resources"]["clusters"]}
@@ -52,3 +52,31 @@ def test_a_place_without_interception_is_the_only_one_with_mesh_names():
 def test_the_request_log_is_bounded():
     (resource,) = request_log_rate(SETTINGS)["resources"]
     assert resource["resource"]["max_tokens"] == SETTINGS.requests_per_second
+
+
+def test_a_control_plane_is_looked_up_by_name():
+    def control_plane(settings):
+        clusters = agent_bootstrap(settings)["static_resources"]["clusters"]
+        return next(cluster for cluster in clusters if cluster["name"] == "xds-server")
+
+    assert control_plane(settings_of(IN_CLUSTER, POD))["type"] == "STRICT_DNS"
+    assert "type" not in control_plane(SETTINGS)
+
+
+def test_its_node_is_the_pod():
+    assert agent_bootstrap(settings_of(IN_CLUSTER, POD))["node"]["id"] == "agent~hairpin-agent-1.shop"
+
+
+def test_an_agent_for_egress_alone_listens_for_nothing_else():
+    only = {**WHOLE, "role": "egress", "listeners": without(WHOLE["listeners"], "steer", "tunnel")}
+    bootstrap = agent_bootstrap(settings_of(only))
+    assert [listener["name"] for listener in bootstrap["static_resources"]["listeners"]] == ["egress"]
+    assert not bootstrap["bootstrap_extensions"]
+    clusters = {cluster["name"] for cluster in bootstrap["static_resources"]["clusters"]}
+    assert not clusters & {"tunnel", "session"}
+
+
+def test_no_laptop_says_itself_which_session_it_is():
+    manager = listeners()["egress"]["filter_chains"][0]["filters"][0]["typed_config"]
+    (early,) = manager["early_header_mutation_extensions"]
+    assert {"remove": "x-hairpin-session"} in early["typed_config"]["mutations"]
