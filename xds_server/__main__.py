@@ -1,4 +1,4 @@
-"""`python -m xds_server --config FILE`: the control plane."""
+"""`python -m xds_server --config FILE`: the control plane, of an embedded mesh or (`--kubernetes`) of a cluster."""
 
 from __future__ import annotations
 

@@ -7,8 +7,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-import ssl
-import tempfile
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,27 +35,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m xds_server", description="hairpin's control plane")
     parser.add_argument("--config", type=Path, required=True, help="the settings' file")
+    parser.add_argument("--kubernetes", action="store_true", help="sessions are objects of a cluster, with Istio")
+    parser.add_argument("--kubeconfig", help="with --kubernetes: the cluster's; by default the pod's service account")
+    parser.add_argument("--context", help="with --kubernetes: the kubeconfig's context")
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=arguments.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     import uvloop  # noqa: PLC0415 # not for --help
 
     try:
-        uvloop.run(_run(arguments.config))
+        uvloop.run(_run(arguments))
     except HairpinError as error:
         log.error("%s", error)  # noqa: TRY400 # the message is for the user
         return error.exit_code
     return 0
 
 
-async def _run(config: Path) -> None:
-    from xds_server.settings import read_settings  # noqa: PLC0415 # envoy-data-plane takes a second
-
-    settings = read_settings(config)
+async def _run(arguments: argparse.Namespace) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if arguments.kubernetes:
+        from xds_server.server.kubernetes.main import run  # noqa: PLC0415 # envoy-data-plane takes a second
+
+        await run(arguments.config, kubeconfig=arguments.kubeconfig, context=arguments.context, stop=stop)
+    else:
+        await _run_embedded(arguments.config, stop)
+
+
+async def _run_embedded(config: Path, stop: asyncio.Event) -> None:
+    from xds_server.settings import read_settings  # noqa: PLC0415 # likewise
+
+    settings = read_settings(config)
     async with serving(settings):
         log.info("serving: xDS on %s, API on %s", settings.mesh.control_plane.xds, settings.mesh.control_plane.api)
         await stop.wait()
@@ -76,6 +86,7 @@ async def serving(settings: Settings) -> AsyncIterator[None]:
     from xds_server.server.credentials import ServerIdentity, server_credentials  # noqa: PLC0415
     from xds_server.server.registry import ProxyRegistry  # noqa: PLC0415
     from xds_server.server.settle import Settler  # noqa: PLC0415
+    from xds_server.server.tls import server_tls  # noqa: PLC0415
     from xds_server.server.tokens import Tokens  # noqa: PLC0415
     from xds_server.sources.leases import LeaseKeeper  # noqa: PLC0415
     from xds_server.sources.sessions import SessionTable  # noqa: PLC0415
@@ -105,7 +116,7 @@ async def serving(settings: Settings) -> AsyncIterator[None]:
     )
     runner = web.AppRunner(api.application(), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
-    site = web.TCPSite(runner, listen.api.host, listen.api.port, ssl_context=_tls(key, chain))
+    site = web.TCPSite(runner, listen.api.host, listen.api.port, ssl_context=server_tls(key, chain))
     try:
         async with ads, asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(LeaseKeeper(table).run()), tasks.create_task(settler.run())]
@@ -157,13 +168,3 @@ def agent_addresses(mesh: Mesh) -> tuple[AgentAddress, ...]:
         )
         for agent in mesh.agents
     )
-
-
-def _tls(key: str, chain: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # mode 0600; ssl reads files alone
-        file.write(key + chain)
-        file.flush()
-        context.load_cert_chain(file.name)
-    return context
