@@ -67,7 +67,7 @@ def test_steered_when_the_tunnel_is_up_and_active_when_that_is_written():
     ("change", "phase"),
     [
         (lambda world: changed(world, "alice-1", spec_local_port=None), "Ready"),
-        (lambda world: reported(world), "Lost"),
+        (reported, "Lost"),
         (lambda world: replace(world, pods=(*world.pods, agent(1))), "Ready"),
         (lambda world: changed(world, "alice-1", certificate_end=at(-1), request_key=""), "Ready"),
         (lambda world: replace(world, pods=[p for p in world.pods if p.key != AGENT_0]), "Lost"),
