@@ -25,6 +25,7 @@ class Credentials:
         self.namespace = namespace
         self._tls = _tls(configuration)
         self._lock = asyncio.Lock()
+        self._token = ""
 
     @property
     def server(self) -> str:
@@ -35,9 +36,8 @@ class Credentials:
         """For aiohttp's requests: headers, TLS, proxy."""
         configuration = self._configuration
         arguments: dict[str, Any] = {"headers": {}, "ssl": self._tls, "proxy": configuration.proxy or None}
-        # This rereads a pod's token once a minute.
-        if token := configuration.get_api_key_with_prefix("BearerToken"):
-            arguments["headers"]["Authorization"] = token.strip()
+        if self._token:
+            arguments["headers"]["Authorization"] = self._token
         if configuration.tls_server_name:
             arguments["server_hostname"] = configuration.tls_server_name
         return arguments
@@ -47,6 +47,12 @@ class Credentials:
         end = getattr(self._loader, "exec_plugin_expiry", None)
         if end is not None and end - _EARLY <= datetime.now(UTC):
             await self.renew()
+        await self._read_token()
+
+    async def _read_token(self) -> None:
+        # This rereads a pod's token once a minute.
+        token = await self._configuration.get_api_key_with_prefix("BearerToken")
+        self._token = (token or "").strip()
 
     async def renew(self) -> None:
         """Get new ones: the API server refuses these, or they end.
@@ -66,6 +72,7 @@ class Credentials:
                 self._loader.__dict__.pop(stale, None)
             await _load(self._loader, self._configuration)
             self._tls = _tls(self._configuration)
+            await self._read_token()
 
 
 async def load_credentials(*, kubeconfig: str | None, context: str | None, in_cluster: bool) -> Credentials:
