@@ -66,7 +66,7 @@ def controller_roles(installation: Installation) -> list[JsonObject]:
     own = [
         # What does not exist yet has no name to the API server.
         _rule("coordination.k8s.io", ["leases"], ["create"]),
-        _rule("coordination.k8s.io", ["leases"], ["get", "update", "patch"], names=[CONTROLLER]),
+        _rule("coordination.k8s.io", ["leases"], [*_READ, "update", "patch"], names=[CONTROLLER]),
         _rule("", ["secrets"], ["create"]),
         _rule("", ["secrets"], [*_READ, "update", "patch"], names=[AUTHORITY]),
     ]

@@ -63,8 +63,8 @@ class AgentsApi:
         self._reports = reports
         self._election = election
         self._egress = egress
-        self._streams: set[web.Request] = set()
-        self._reporting: set[web.Request] = set()
+        self._streams: dict[int, web.Request] = {}
+        self._reporting: dict[int, web.Request] = {}
 
     def application(self) -> web.Application:
         """The routes."""
@@ -99,7 +99,7 @@ class AgentsApi:
         if not self._election.leading:
             return self._not_the_leader()
         stream = self._reports.open(caller.pod)
-        self._reporting.add(request)
+        self._reporting[id(request)] = request
         log.info("agent %s reports", caller.pod)
         try:
             await self._read_reports(request, caller, stream)
@@ -108,7 +108,7 @@ class AgentsApi:
         except (json.JSONDecodeError, TypeError, ValueError) as error:
             raise InvalidFieldError("report", str(error), "can't be read", "send one JSON object a line") from error
         finally:
-            self._reporting.discard(request)
+            del self._reporting[id(request)]
             self._reports.close(caller.pod, stream)
             log.info("agent %s no longer reports", caller.pod)
         return web.json_response({})
@@ -135,14 +135,14 @@ class AgentsApi:
             raise UnavailableError(f"namespace {caller.pod.namespace} is not known yet")
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
-        self._streams.add(request)
+        self._streams[id(request)] = request
         try:
             async for line in lines(
                 self._egress, self._cluster, caller.pod.namespace, caller.service_account, silence=POLICY_SILENCE
             ):
                 await response.write(line)
         finally:
-            self._streams.discard(request)
+            del self._streams[id(request)]
         return response
 
     def stop_reports(self) -> None:
@@ -185,7 +185,7 @@ class AgentsApi:
         return caller
 
 
-def _hang_up(requests: set[web.Request]) -> None:
-    for request in list(requests):
+def _hang_up(requests: dict[int, web.Request]) -> None:
+    for request in list(requests.values()):
         if request.transport is not None:
             request.transport.close()
