@@ -14,7 +14,7 @@ from tests.support.cluster import binaries
 from tests.support.cluster.client import Client, Object
 from tests.support.cluster.control_plane import Addresses, ControlPlane
 from tests.support.cluster.processes import Programs
-from tests.support.cluster.users import ADMIN
+from tests.support.cluster.users import ADMIN, Server
 from tests.support.envoy import Ports
 
 _CRDS = "manifests/charts/base/files/crd-all.gen.yaml"
@@ -24,26 +24,29 @@ class ApiServer:
     """What tests get: clients, kubeconfigs and kubectl of any user, and the programs to kill.
 
     `client` is the admin's.
+
+    Args:
+        plane: the programs.
+        server: how this process reaches the API server.
     """
 
-    def __init__(self, plane: ControlPlane) -> None:
+    def __init__(self, plane: ControlPlane, server: Server) -> None:
         self.plane = plane
         self.programs = plane.programs
-        self.url = plane.server.url
+        self.server = server
         self.client = self.client_of(ADMIN)
-        self._clients = [self.client]
 
     def client_of(self, user: str) -> Client:
         """A client that speaks as a user of `users.GROUPS`; close it."""
-        return Client(self.url, self.plane.server.ca, self.plane.users.tokens[user])
+        return Client(self.server.url, self.server.ca, self.plane.users.tokens[user])
 
     def kubeconfig(self, user: str = ADMIN, *, namespace: str = "default") -> Path:
         """A user's kubeconfig, with a token."""
-        return self.plane.users.kubeconfig(self.plane.server, user, namespace=namespace)
+        return self.plane.users.kubeconfig(self.server, user, namespace=namespace)
 
     def certificate_kubeconfig(self, user: str, groups: Sequence[str] = (), *, namespace: str = "default") -> Path:
         """A kubeconfig of anybody, with a client certificate."""
-        return self.plane.users.certificate_kubeconfig(self.plane.server, user, groups, namespace=namespace)
+        return self.plane.users.certificate_kubeconfig(self.server, user, groups, namespace=namespace)
 
     async def kubectl(
         self, *arguments: str, user: str = ADMIN, stdin: str | None = None, check: bool = True
@@ -94,7 +97,7 @@ async def api_server(*flags: str) -> AsyncIterator[ApiServer]:
         with Programs(folder) as running:
             plane = ControlPlane(folder, running, programs, at, flags=flags)
             plane.start()
-            server = ApiServer(plane)
+            server = ApiServer(plane, plane.server)
             try:
                 await plane.ready(server.client)
                 plane.start_controllers()

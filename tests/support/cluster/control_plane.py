@@ -38,6 +38,7 @@ class ControlPlane:
         programs: who owns the programs.
         binaries: the programs.
         at: where they listen.
+        data: etcd's folder; in `folder` by default.
         flags: more of the API server's.
     """
 
@@ -48,12 +49,14 @@ class ControlPlane:
         binaries: ControlPlaneBinaries,
         at: Addresses,
         *,
+        data: Path | None = None,
         flags: tuple[str, ...] = (),
     ) -> None:
         self.folder = folder
         self.programs = programs
         self.binaries = binaries
         self.at = at
+        self._data = data or folder / "etcd"
         self._flags = flags
         self.pki = Pki(folder)
         self.users = Users(folder, self.pki)
@@ -68,7 +71,7 @@ class ControlPlane:
         client, peer = f"http://127.0.0.1:{at.etcd}", f"http://127.0.0.1:{at.etcd_peer}"
         urls = ["--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer]
         cluster = ["--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}"]
-        self.programs.start("etcd", [self.binaries.etcd, "--data-dir", self.folder / "etcd", *urls, *cluster])
+        self.programs.start("etcd", [self.binaries.etcd, "--data-dir", self._data, *urls, *cluster])
         certificate, key = self._serving
         self.programs.start(
             "kube-apiserver",

@@ -41,6 +41,7 @@ class Users:
         self.token_file = folder / "tokens.csv"
         rows = [f'{token},{name},{name},"{",".join(GROUPS[name])}"' for name, token in self.tokens.items()]
         self.token_file.write_text("\n".join(rows) + "\n")
+        self.token_file.chmod(0o600)
 
     def kubeconfig(self, server: Server, user: str = ADMIN, *, namespace: str = "default", place: str = "") -> Path:
         """A kubeconfig with a token; everybody may read it, since tests run as other users too."""

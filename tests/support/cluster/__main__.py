@@ -1,0 +1,64 @@
+"""`python -m tests.support.cluster`: a mesh to try things in by hand, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+from tests.support.cluster.binaries import MissingError
+from tests.support.cluster.mesh import Cluster, cluster
+
+APPLICATIONS = Path(__file__).parents[2] / "istio" / "apps"
+
+
+def describe(made: Cluster) -> str:
+    """What one needs to know to use it."""
+    enter = shlex.join(made.host.enter)
+    laptop = shlex.join(made.laptop.command("bash", user="alice", namespace="shop"))
+    return f"""\
+The mesh is up; Ctrl-C ends it and everything in it.
+
+from here:     export KUBECONFIG={made.kubeconfig(namespace="shop")}
+               PATH="{made.plane.binaries.kubectl.parent}:$PATH"     # kubectl
+as alice:      KUBECONFIG={made.kubeconfig("alice", namespace="shop")}    # also bob, carol (developers), olga (operators), mallory
+its machine:   {enter} bash
+               in there `ip netns list` shows the pods; `ip netns exec NAME curl …` asks from one of them
+the laptop:    {laptop}
+logs:          {made.plane.folder}/*.log
+"""
+
+
+async def serve(*, applications: bool) -> None:
+    """Brings it up, describes it, waits for the end."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with cluster(say=lambda text: print(f"… {text}", file=sys.stderr)) as made:
+        print(describe(made), flush=True)
+        if applications:
+            await made.client.apply(*sorted(APPLICATIONS.glob("*.yaml")))
+            for deployment in await made.client.list("Deployment", "shop"):
+                await made.rolled_out("Deployment", deployment["metadata"]["name"], "shop")
+            print("The applications are up.", flush=True)
+        await stop.wait()
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m tests.support.cluster", description=__doc__)
+    parser.add_argument("--bare", action="store_true", help="without the applications of tests/istio/apps")
+    arguments = parser.parse_args()
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            asyncio.run(serve(applications=not arguments.bare))
+        except MissingError as e:
+            sys.exit(str(e))
+
+
+if __name__ == "__main__":
+    main()
