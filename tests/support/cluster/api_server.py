@@ -75,7 +75,7 @@ class ApiServer:
 
 
 def _is_established(crd: Object) -> bool:
-    conditions = crd.get("status", {}).get("conditions", [])
+    conditions = crd.get("status", {}).get("conditions") or []
     return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
 
 
