@@ -1,0 +1,220 @@
+"""A shop in a real Istio mesh with hairpin installed, and `hairpin run` on a laptop beside it: `TestMesh`'s way of asking."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import aiohttp
+import psutil
+
+from tests.support.cluster.images import PYTHON
+from tests.support.cluster.mesh import Cluster
+from tests.support.cluster.pods import Place
+from tests.support.mesh import Run, eventually
+from tests.support.netns import relay
+
+SHOP = "shop"
+Answer = dict[str, Any]
+
+
+class LaptopRun(Run):
+    """A program on the laptop. What was started is what enters its namespaces; the program is a child of that."""
+
+    @property
+    def pid(self) -> int:
+        """The program's, seen from outside."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if children := psutil.Process(self.process.pid).children():
+                return children[0].pid
+        return self.process.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    async def end(self, number: signal.Signals = signal.SIGINT) -> int:
+        """End it by a signal, and wait."""
+        if self.process.returncode is None:
+            self.signal(number)
+        return await self.ended()
+
+
+class IstioMesh:
+    """What tests ask of it.
+
+    Args:
+        cluster: where hairpin and the shop are up.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    @contextlib.asynccontextmanager
+    async def hairpin(
+        self,
+        user: str,
+        *arguments: str,
+        namespace: str = SHOP,
+        environment: Mapping[str, str] | None = None,
+        program: Sequence[str] = (PYTHON, "-m", "hairpin"),
+    ) -> AsyncIterator[LaptopRun]:
+        """`hairpin` with these arguments on the laptop, as this developer; ended with the block."""
+        command = self.cluster.laptop.command(*program, *arguments, user=user, namespace=namespace, env=environment)
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        run = LaptopRun(process)
+        assert process.stdout and process.stderr
+        async with asyncio.TaskGroup() as tasks:
+            run._readers = (
+                tasks.create_task(run.collect(process.stdout, run.output)),
+                tasks.create_task(run.collect(process.stderr, run.errors)),
+            )
+            try:
+                yield run
+            finally:
+                with contextlib.suppress(TimeoutError):
+                    await run.end()
+                run.signal(signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+
+    async def command(self, user: str, *arguments: str, **more: Any) -> LaptopRun:
+        """`hairpin` run to its end."""
+        async with self.hairpin(user, *arguments, **more) as run:
+            await run.ended()
+        return run
+
+    @contextlib.asynccontextmanager
+    async def laptop(
+        self,
+        user: str,
+        env: str | None,
+        *flags: str,
+        target: str = "deployment/checkout",
+        namespace: str = SHOP,
+        following: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[LaptopRun]:
+        """`hairpin run` of the shop's own program, once it says that requests come there."""
+        program = [PYTHON, "-m", "tests.support.cluster.app", f"laptop of {user}", *([following] if following else [])]
+        chosen = ["--env", env] if env else []
+        arguments = ["run", *chosen, "--target", target, "-n", namespace, *flags, "--", *program]
+        variables = {"PORT": "0", "GRPC_PORT": "0", **(environment or {})}
+        async with self.hairpin(user, *arguments, namespace=namespace, environment=variables) as run:
+            await run.said("takes the requests")
+            yield run
+
+    async def caller(self, name: str = "frontend", namespace: str = SHOP) -> Place:
+        """A pod of the shop's to ask from."""
+        return await self.cluster.pod(namespace, f"app={name}")
+
+    async def ask(
+        self,
+        environment: str | None = None,
+        *,
+        host: str = "checkout",
+        path: str = "/",
+        caller: str = "frontend",
+        namespace: str = SHOP,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Answer:
+        """One request from a pod of the shop's, through its sidecar."""
+        sent = {**({"x-env": environment} if environment else {}), **(headers or {})}
+        place = await self.caller(caller, namespace)
+        response = await place.request(f"http://{host}{path}", method=method, headers=sent, body=body)
+        assert response.status == 200, f"{response.status}: {response.text}"
+        answer: Answer = response.json
+        return answer | {"response_headers": dict(response.headers)}
+
+    async def answered_by(self, who: str, environment: str | None, **more: Any) -> None:
+        """Wait until requests of this environment are answered by `who`."""
+
+        async def so() -> bool:
+            return bool((await self.ask(environment, **more))["who"] == who)
+
+        await eventually(so, f"requests of {environment} are answered by {who}")
+
+    @contextlib.asynccontextmanager
+    async def entry(self, service: str = "checkout", port: int = 80) -> AsyncIterator[tuple[str, int]]:
+        """An address of our own whose connections are made from a pod of the shop's to a Service."""
+        place = await self.caller()
+        found = await self.cluster.client.get("Service", service, SHOP)
+        async with relay(place.network, found["spec"]["clusterIP"], port) as address:
+            yield address
+
+    @contextlib.asynccontextmanager
+    async def traffic(
+        self,
+        environment: str | None = None,
+        *,
+        host: str = "checkout",
+        path: str = "/",
+        method: str = "GET",
+        pause: float = 0.02,
+    ) -> AsyncIterator[Counter[str]]:
+        """One request after the other on a connection kept open, while the block lasts: how many were answered by whom.
+
+        What was no answer is counted too, under what it was.
+        """
+        counts: Counter[str] = Counter()
+        headers = {"x-env": environment} if environment else {}
+        place, over = await self.caller(), asyncio.Event()
+
+        async def one(session: aiohttp.ClientSession) -> str:
+            try:
+                async with session.request(method, f"http://{host}{path}", headers=headers) as response:
+                    text = await response.text()
+                    return str(json.loads(text)["who"]) if response.status == 200 else f"{response.status}: {text[:80]}"
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                return f"{type(error).__name__}: {error}"
+
+        async def on() -> None:
+            async with place.session() as session:
+                while not over.is_set():
+                    counts[await one(session)] += 1
+                    await asyncio.sleep(pause)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(on())
+            try:
+                yield counts
+            finally:
+                over.set()
+
+
+async def install(cluster: Cluster, *flags: str, namespaces: Sequence[str] = (SHOP,)) -> None:
+    """`hairpin install` by an operator, from outside of the cluster.
+
+    Raises:
+        AssertionError: it failed, with what it said.
+    """
+    chosen = [part for namespace in namespaces for part in ("--namespace", namespace)]
+    await operator(cluster, "install", *chosen, "--image", "hairpin", *flags)
+
+
+async def operator(cluster: Cluster, *arguments: str) -> str:
+    """A command of hairpin's with the administrator's kubeconfig: what it printed."""
+    command = [sys.executable, "-m", "hairpin", *arguments, "--kubeconfig", str(cluster.kubeconfig())]
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode() + cluster.programs.tails()
+    return output.decode()
