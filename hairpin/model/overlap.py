@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from itertools import pairwise
 
 from hairpin.model import regex
@@ -48,8 +49,11 @@ class Relation(StrEnum):
     """They overlap in part, or there is no telling."""
 
 
+@lru_cache(maxsize=1 << 16)
 def relation(a: Match, b: Match, *, unique: bool = True) -> Relation:
     """How the requests of `a` stand to those of `b`; never claims what is not so.
+
+    Remembered: a session is held against all others of its port again and again.
 
     Args:
         a: one match.

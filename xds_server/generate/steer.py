@@ -17,7 +17,7 @@ Only extensions that Istio's own proxy has: `tests/contract` holds them against 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -136,16 +136,19 @@ def match_filter(point: SteeringPoint, claims: Sequence[Claim]) -> TypedExtensio
     A policy's name is its session. RBAC reports the first policy by name that matches; so that the earlier claim wins
     whatever its name, a later one leaves out the requests of those before it that it may overlap.
     """
-    ordered = sorted(claims, key=lambda claim: (claim.created, claim.session))
     policies = {
-        claim.session: Policy(
-            permissions=[permission(_remaining(claim, ordered[:index]))], principals=[Principal(any=True)]
-        )
-        for index, claim in enumerate(ordered)
+        claim.session: Policy(permissions=[permission(claim.match)], principals=[Principal(any=True)])
+        for claim in disjoint(claims)
     }
     rules = RbacRules(action=RbacAction.ALLOW, policies=policies) if policies else None
     config = RbacFilter(shadow_rules=rules, shadow_rules_stat_prefix=PREFIX)
     return TypedExtensionConfig(name=match_filter_name(point.port), typed_config=pack(config))
+
+
+def disjoint(claims: Sequence[Claim]) -> list[Claim]:
+    """The claims by age, each without the requests of those before it: what is one's already is nobody else's."""
+    ordered = sorted(claims, key=lambda claim: (claim.created, claim.session))
+    return [replace(claim, match=_remaining(claim, ordered[:index])) for index, claim in enumerate(ordered)]
 
 
 def _remaining(claim: Claim, earlier: Sequence[Claim]) -> Match:

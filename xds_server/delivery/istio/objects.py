@@ -6,9 +6,10 @@ sessions, empty or not.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from xds_server.delivery.istio.cluster_index import ClusterIndex, pod_labels
 from xds_server.delivery.istio.envoyfilter import (
@@ -24,14 +25,16 @@ from xds_server.delivery.istio.envoyfilter import (
 )
 from xds_server.delivery.istio.points import Place, Point
 from xds_server.delivery.istio.world import JsonObject, PlanSettings, World
-from xds_server.generate.steer import Claim
+from xds_server.generate.steer import Claim, disjoint
 from xds_server.model.cluster import Key
+
+T = TypeVar("T")
 
 ROLES = ("plumbing", "sessions")
 
 
 class Renderer:
-    """Makes the objects of points; remembers the last of each, since encoding is what takes time.
+    """Makes the objects of points; remembers the last of each and its parts, since encoding is what takes time.
 
     Not pure in its speed alone: what it returns depends on its arguments only.
     """
@@ -39,6 +42,8 @@ class Renderer:
     def __init__(self) -> None:
         self._plumbing: dict[Key, tuple[Any, JsonObject]] = {}
         self._sessions: dict[Key, tuple[Any, JsonObject]] = {}
+        self._single: dict[Key, dict[Any, JsonObject]] = {}
+        """By sessions' objects, those of each claim alone."""
 
     def plumbing(self, point: Point, mesh: IstioMesh) -> tuple[Key, JsonObject]:
         """The plumbing of a point."""
@@ -55,7 +60,7 @@ class Renderer:
         made_of = workload, point.port, tuple(claims), mesh
         before = self._sessions.get(key)
         if before is None or before[0] != made_of:
-            before = self._sessions[key] = made_of, sessions_object(workload, point.port, claims, mesh)
+            before = self._sessions[key] = made_of, self._composed(key, workload, point.port, claims, mesh)
         return key, before[1]
 
     def keep(self, points: Iterable[Point]) -> None:
@@ -63,6 +68,22 @@ class Renderer:
         kept = list(points)
         self._plumbing = _only(self._plumbing, {plumbing_key(point) for point in kept})
         self._sessions = _only(self._sessions, {sessions_key(point) for point in kept})
+        self._single = _only(self._single, {sessions_key(point) for point in kept})
+
+    def _composed(
+        self, key: Key, workload: SteeredWorkload, port: int, claims: Sequence[Claim], mesh: IstioMesh
+    ) -> JsonObject:
+        """The object of all claims, of those that have one each."""
+        if not claims:
+            return sessions_object(workload, port, (), mesh)
+        before, self._single[key] = self._single.get(key, {}), {}
+        for claim in disjoint(claims):
+            made_of = tuple(sorted(workload.selector.items())), mesh, claim
+            self._single[key][made_of] = before.get(made_of) or sessions_object(workload, port, [claim], mesh)
+        singles = list(self._single[key].values())
+        composed = copy.deepcopy(singles[0])
+        _rules(composed)["policies"] = {name: p for single in singles for name, p in _rules(single)["policies"].items()}
+        return composed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +163,12 @@ def policies(document: JsonObject | None) -> frozenset[str]:
         return frozenset()  # edited by hand: it is written anew
 
 
+def _rules(document: JsonObject) -> JsonObject:
+    """Where an object that we made has its sessions."""
+    rules: JsonObject = document["spec"]["configPatches"][0]["patch"]["value"]["typedConfig"]["shadowRules"]
+    return rules
+
+
 def plumbing_key(point: Point) -> Key:
     """The namespace and name of a point's plumbing."""
     workload = point.workload
@@ -186,5 +213,5 @@ def _metadata(document: JsonObject, part: str) -> JsonObject:
     return found if isinstance(found, dict) else {}
 
 
-def _only(cache: dict[Key, tuple[Any, JsonObject]], keys: set[Key]) -> dict[Key, tuple[Any, JsonObject]]:
+def _only(cache: dict[Key, T], keys: set[Key]) -> dict[Key, T]:
     return {key: value for key, value in cache.items() if key in keys}

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hairpin.model.environment import Environment, requests_of
+from hairpin.model.match_text import parse_match
 from hairpin.model.overlap import Relation, relation
 from hairpin.model.session import Phase
 from tests.unit.xds_server.delivery.istio.shop import (
@@ -28,9 +29,12 @@ from tests.unit.xds_server.delivery.istio.shop import (
     shop,
     workload,
 )
-from xds_server.delivery.istio.objects import policies
+from xds_server.delivery.istio.envoyfilter import IstioMesh, SteeredWorkload, sessions_object
+from xds_server.delivery.istio.objects import Renderer, policies
+from xds_server.delivery.istio.points import Point
 from xds_server.delivery.istio.statuses import certificate_stands
 from xds_server.delivery.istio.world import World
+from xds_server.generate.steer import Claim
 
 NAMES = ("a", "b", "c", "d")
 TIMES = st.integers(0, 60)
@@ -205,3 +209,23 @@ def test_the_worlds_drawn_are_worth_looking_at():
 
     look()
     assert seen == set(Phase)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True), st.data())
+def test_an_object_put_together_of_parts_is_what_is_rendered_whole(names, data):
+    texts = ("header x-a=1", "header x-b=1", "header x-c~'c.*'", "path ^=/x", "method GET")
+    renderer, point = Renderer(), Point(workload=workload("checkout"), port=8080)
+    for _ in range(2):
+        claims = [
+            Claim(
+                session=n,
+                created=at(data.draw(st.integers(0, 2))),
+                match=parse_match(data.draw(st.sampled_from(texts))),
+            )
+            for n in names
+        ]
+        _, found = renderer.sessions(point, claims, IstioMesh())
+        steered = SteeredWorkload(kind="deployment", key=point.workload.key, selector=point.workload.labels)
+        assert found == sessions_object(steered, 8080, claims, IstioMesh())
+        assert policies(found) == set(names)
