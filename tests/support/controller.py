@@ -108,16 +108,8 @@ async def controller_api(server: ApiServer) -> AsyncIterator[Api]:
     """The API server as the controller's service account has it."""
     path = f"/api/v1/namespaces/{SYSTEM}/serviceaccounts/{CONTROLLER}/token"
     answer = await server.client.request("POST", path, {"spec": {"expirationSeconds": 3600}})
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [
-            {"name": "c", "cluster": {"server": server.url, "certificate-authority": str(server.plane.server.ca)}}
-        ],
-        "users": [{"name": "u", "user": {"token": answer["status"]["token"]}}],
-        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u", "namespace": SYSTEM}}],
-        "current-context": "x",
-    }
+    config = yaml.safe_load(server.kubeconfig(namespace=SYSTEM).read_text())
+    config["users"][0]["user"] = {"token": answer["status"]["token"]}
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(config, file)
         file.flush()
@@ -127,18 +119,18 @@ async def controller_api(server: ApiServer) -> AsyncIterator[Api]:
 
 @contextlib.asynccontextmanager
 async def controller(
-    api: Api, *namespaces: str, ports: Ports | None = None, crash_at: int | None = None, **settings: Any
+    api: Api, *namespaces: str, crash_at: int | None = None, identity: str = "", **settings: Any
 ) -> AsyncIterator[Replica]:
     """One replica in this process.
 
     Args:
         api: as the controller has it.
         namespaces: that it serves.
-        ports: to listen on.
+        identity: its name.
         crash_at: end with `CrashError` instead of the write of this number.
         settings: others of them.
     """
-    ports = ports or Ports()
+    ports = Ports()
     chosen = Settings(
         namespaces=frozenset(namespaces),
         namespace=SYSTEM,
@@ -148,7 +140,9 @@ async def controller(
         **{"lease_seconds": 2, **settings},
     )
     ports.close()
-    async with serving(CrashingApi.of(api, crash_at) if crash_at is not None else api, chosen) as replica:
+    async with serving(
+        CrashingApi.of(api, crash_at) if crash_at is not None else api, chosen, identity=identity
+    ) as replica:
         yield replica
 
 
