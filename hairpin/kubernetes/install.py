@@ -103,7 +103,7 @@ async def _until_served(api: Api, definition: JsonObject) -> None:
     async with asyncio.timeout(30):
         while True:
             found = await api.get(CUSTOM_RESOURCE_DEFINITIONS, name)
-            conditions = {c["type"]: c for c in found.get("status", {}).get("conditions", ())}
+            conditions = {c["type"]: c for c in found.get("status", {}).get("conditions") or ()}
             refused = conditions.get("NonStructuralSchema")
             if refused:
                 raise HairpinError(f"CustomResourceDefinition {name} is refused: {refused['message']}")

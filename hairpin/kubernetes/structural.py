@@ -71,7 +71,9 @@ def _own(schema: JsonSchema) -> JsonSchema:
     if "oneOf" not in schema:
         return _converted_text(schema)
     number, text = schema["oneOf"]
-    return int_or_string(number["minimum"], number["maximum"], text, "has another form; see `kubectl explain`")
+    return int_or_string(
+        number["minimum"], number["maximum"], text, "is no port or range of ports; write it like 443 or 8000-8100"
+    )
 
 
 def int_or_string(least: int, most: int, text: JsonSchema, otherwise: str) -> JsonSchema:
