@@ -11,11 +11,11 @@ import aiohttp
 
 from tests.support.cluster.binaries import ControlPlaneBinaries
 from tests.support.cluster.client import ApiError, Client
+from tests.support.cluster.host import SERVICES
 from tests.support.cluster.pki import Pki, service_account_key
 from tests.support.cluster.processes import Programs
 from tests.support.cluster.users import ADMIN, Server, Users
 
-SERVICES = "10.96.0.0/16"
 _READY_SECONDS = 60.0
 
 

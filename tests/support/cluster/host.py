@@ -19,6 +19,7 @@ GATEWAY = "10.244.0.1"
 DNS = "10.244.255.10"
 LAPTOP = "10.244.255.9"
 POD_CIDR = "10.244.0.0/16"
+SERVICES = "10.96.0.0/16"
 LAPTOP_NAMESPACE = "laptop"
 LAPTOP_UID = 1000
 
@@ -56,7 +57,7 @@ class Host:
         script = Path(__file__).with_name("host_init.py")
         addresses = [f"{GATEWAY}/16", f"{DNS}/16"]
         namespaces = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--propagation", "private"]
-        init = [sys.executable, "-I", "-S", str(script), str(self.private), BRIDGE, *addresses]
+        init = [sys.executable, "-I", "-S", str(script), str(self.private), BRIDGE, SERVICES, *addresses]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 ["unshare", *namespaces, "--", *init], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log

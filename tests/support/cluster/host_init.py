@@ -22,7 +22,7 @@ _KERNEL = {
 }
 
 
-def main(private: str, bridge: str, *addresses: str) -> None:
+def main(private: str, bridge: str, services: str, *addresses: str) -> None:
     """Sets up, serves, ends."""
     _run("mount", "-t", "proc", "proc", "/proc")
     Path("/run/netns").mkdir(exist_ok=True)
@@ -36,6 +36,8 @@ def main(private: str, bridge: str, *addresses: str) -> None:
     for address in addresses:
         _run("ip", "addr", "add", address, "dev", bridge)
     _run("ip", "link", "set", bridge, "up")
+    # kube-proxy rewrites them after the kernel has found a route for them.
+    _run("ip", "route", "add", services, "dev", bridge)
     signal.signal(signal.SIGCHLD, lambda *_: None)  # so that a child's end wakes the loop below
     signal.set_wakeup_fd(_pipe_to_wake())
     os.write(1, b"ready\n")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -22,7 +23,6 @@ from tests.support.cluster.laptop import Laptop
 from tests.support.cluster.pods import Place, Pod
 from tests.support.cluster.processes import Programs
 from tests.support.cluster.users import ADMIN, Server
-from tests.support.netns import relay
 
 NETNS_PREFIX = "hp-"
 NODE = "node0"
@@ -153,16 +153,35 @@ async def cluster(*, say: Callable[[str], Any] = lambda _: None) -> AsyncIterato
     try:
         with Host(folder) as host, Programs(folder, prefix=host.enter) as running:
             plane = ControlPlane(folder, running, control, _AT, data=host.private / "etcd")
-            async with relay(host.network, GATEWAY, _AT.api) as (address, port):
-                outside = Server(url=f"https://{address}:{port}", ca=plane.server.ca)
-                made = Cluster(host, plane, outside)
+            with Programs(folder) as gates:
+                port = await _gate(gates, host, _AT.api)
+                made = Cluster(host, plane, Server(url=f"https://127.0.0.1:{port}", ca=plane.server.ca))
                 try:
-                    await _start(made, programs, say)
+                    await _started(made, programs, say)
                     yield made
                 finally:
                     await made.client.close()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _gate(gates: Programs, host: Host, port: int) -> int:
+    """The loopback port that leads to a port of the machine's."""
+    script = Path(__file__).with_name("gate.py")
+    gate = gates.start(f"gate-{port}", [sys.executable, "-I", "-S", script, host.network, GATEWAY, port])
+    while not gate.log.read_text().endswith("\n"):
+        if not gate.running:
+            raise RuntimeError(gate.tail())
+        await asyncio.sleep(0.02)
+    return int(gate.log.read_text())
+
+
+async def _started(made: Cluster, programs: MeshBinaries, say: Callable[[str], Any]) -> None:
+    try:
+        await _start(made, programs, say)
+    except Exception as e:
+        e.add_note(made.programs.tails())
+        raise
 
 
 async def _start(made: Cluster, programs: MeshBinaries, say: Callable[[str], Any]) -> None:
