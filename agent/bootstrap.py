@@ -76,7 +76,7 @@ def _control_plane_cluster(settings: AgentSettings) -> Config:
     try:
         ipaddress.ip_address(at.host)
     except ValueError:
-        return cluster | {"type": "STRICT_DNS", "dns_refresh_rate": "5s"}
+        return cluster | {"type": "STRICT_DNS", "dns_lookup_family": "ALL", "dns_refresh_rate": "5s"}
     return cluster
 
 

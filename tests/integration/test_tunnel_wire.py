@@ -8,11 +8,13 @@ import os
 import shutil
 import signal
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import aiohttp
 import pytest
 
 from agent.bootstrap import agent_bootstrap, request_log_rate
+from agent.settings import ControlPlane
 from hairpin.envoy.binary import find_envoy
 from hairpin.files import write_private
 from hairpin.model.mesh import SocketAddress
@@ -39,9 +41,23 @@ async def validate(bootstrap, path) -> str:
     return "" if process.returncode == 0 else output.decode()
 
 
-@pytest.mark.parametrize("in_mesh", [True, False])
-async def test_envoy_accepts_the_agents_bootstrap(tmp_path, in_mesh):
-    more = {"mesh_outbound": SocketAddress(HOST, 1), "services": ("inventory",)} if in_mesh else {}
+KINDS = {
+    "in a mesh without interception": {"mesh_outbound": SocketAddress(HOST, 1), "services": ("inventory",)},
+    "in a pod": {"egress": SocketAddress("::", 9444), "ready": SocketAddress("::", 9445)},
+    "for egress alone": {"steer": None, "tunnel": None},
+    "with a control plane's name": {
+        "control_plane": ControlPlane(
+            api="https://controller.system.svc:9100",
+            xds=SocketAddress("controller.system.svc", 9101),
+            authority=Path("ca.pem"),
+            token_file=Path("token"),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("more", KINDS.values(), ids=KINDS)
+async def test_envoy_accepts_the_agents_bootstrap(tmp_path, more):
     async with tunnels(tmp_path) as made:
         settings = made.agent_settings("agent-0", **more)
     write_private(settings.request_log_rate, json.dumps(request_log_rate(settings)).encode())
