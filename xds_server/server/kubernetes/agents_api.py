@@ -63,6 +63,7 @@ class AgentsApi:
         self._reports = reports
         self._election = election
         self._egress = egress
+        self._taking = False
         self._streams: dict[int, web.Request] = {}
         self._reporting: dict[int, web.Request] = {}
 
@@ -96,7 +97,7 @@ class AgentsApi:
     async def reports(self, request: web.Request) -> web.StreamResponse:
         """A replica's reports, as long as its request's body goes on. When it ends, the replica is gone."""
         caller = await self._named(request)
-        if not self._election.leading:
+        if not self._taking:
             return self._not_the_leader()
         stream = self._reports.open(caller.pod)
         self._reporting[id(request)] = request
@@ -145,14 +146,19 @@ class AgentsApi:
             del self._streams[id(request)]
         return response
 
+    def take_reports(self) -> None:
+        """This one leads now."""
+        self._taking = True
+
     def stop_reports(self) -> None:
-        """Another leads: the replicas have to find it."""
+        """Another leads: the agents have to find it."""
+        self._taking = False
         _hang_up(self._reporting)
         self._reports.clear()
 
     def close(self) -> None:
         """End the streams, so that the server can stop."""
-        _hang_up(self._reporting | self._streams)
+        _hang_up({**self._reporting, **self._streams})
 
     def _not_the_leader(self) -> web.Response:
         # The next attempt is to be a connection of its own, which may reach the leader.

@@ -152,7 +152,7 @@ class Replica:
         await web.TCPSite(self.runner, address.host, address.port, ssl_context=self._tls).start()
 
     async def _lead(self) -> None:
-        self.tunnels.clear()
+        self.agents.take_reports()
         try:
             await self.controller.run()
         finally:

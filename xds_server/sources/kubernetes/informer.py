@@ -185,7 +185,7 @@ class Informer(Generic[Facts]):
     def _lose(self, error: HairpinError) -> None:
         """The kind is gone, and its objects with it."""
         if not self.missing:
-            log.warning("%s: the API server does not have them: %s", self, error)
+            log.info("%s: the API server does not have them: %s", self, error)
         news = not self.missing or bool(self._objects) or not self.synced
         self._objects = {}
         self._version = ""
