@@ -1,0 +1,23 @@
+"""hairpin, installed by its own command in the mesh under test, with the shop and developers who may hold sessions there."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.istio_mesh import SHOP, IstioMesh, install
+
+DEVELOPERS = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "RoleBinding",
+    "metadata": {"name": "developers", "namespace": SHOP},
+    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "hairpin-developer"},
+    "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "developers"}],
+}
+
+
+@pytest.fixture(scope="session")
+async def mesh(shop):
+    """The shop (a fixture of the mesh's) with hairpin installed for it."""
+    await install(shop)
+    await shop.client.apply(DEVELOPERS)
+    return IstioMesh(shop)
