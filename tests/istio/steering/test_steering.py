@@ -137,7 +137,7 @@ async def test_sessions_come_and_go_without_a_change_of_the_listener(mesh):
     before = [[await pod.stat(name) for name in names] for pod in pods]
     place = await mesh.caller()
     async with place.session(timeout=aiohttp.ClientTimeout(total=None)) as session:
-        async with session.get("http://checkout/sse?interval=0.1&count=100000") as stream:
+        async with session.get("http://checkout/sse?n=0&interval=100") as stream:
             assert stream.status == 200
             assert await stream.content.readline()
             for user in ("alice", "bob", "alice"):
@@ -150,7 +150,7 @@ async def test_sessions_come_and_go_without_a_change_of_the_listener(mesh):
 async def test_a_request_held_at_a_breakpoint_waits_as_long_as_its_caller(mesh):
     async with mesh.laptop("alice", "alice"):
         held = asyncio.ensure_future(mesh.ask("alice", path="/hold?key=b", method="POST"))  # noqa: TID251
-        assert (await mesh.ask("alice", path="/held?key=b&at_least=1"))["held"] == 1
+        assert (await mesh.ask("alice", path="/held?key=b&n=1"))["held"] == 1
         await asyncio.sleep(20)
         assert not held.done()
         await mesh.ask("alice", path="/release?key=b")
