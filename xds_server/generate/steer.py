@@ -187,19 +187,43 @@ def clusters(point: SteeringPoint) -> tuple[Cluster, ...]:
         load_assignment=load_assignment(f"hairpin|local|{point.port}", point.app),
         typed_extension_protocol_options=callers_protocol(),
     )
-    members = AggregateConfig(clusters=[point.agent_cluster, local.name])
-    aggregate = Cluster(
-        name=f"hairpin|{point.port}",
+    return local, in_turn(f"hairpin|{point.port}", point.agent_cluster, local.name)
+
+
+def in_turn(name: str, *members: str) -> Cluster:
+    """The aggregate of some clusters: the first, and for a retry the next."""
+    config = AggregateConfig(clusters=list(members))
+    return Cluster(
+        name=name,
         connect_timeout=timedelta(seconds=1),
         lb_policy=ClusterLbPolicy.CLUSTER_PROVIDED,
         circuit_breakers=unbounded(),
-        cluster_type=ClusterCustomClusterType(name="envoy.clusters.aggregate", typed_config=pack(members)),
+        cluster_type=ClusterCustomClusterType(name="envoy.clusters.aggregate", typed_config=pack(config)),
     )
-    return local, aggregate
 
 
 def routes(point: SteeringPoint) -> tuple[Route, ...]:
-    """Idempotent requests fall back on whatever is unvouched; the rest only when provably not delivered."""
+    """Whatever the match filter has found a session for."""
+    claimed = MetadataMatcher(
+        filter=VERDICT,
+        path=[MetadataMatcherPathSegment(key=f"{PREFIX}shadow_engine_result")],
+        value=ValueMatcher(string_match=StringMatcher(exact="allowed")),
+    )
+    session = f"%DYNAMIC_METADATA({VERDICT}:{PREFIX}shadow_effective_policy_id)%"
+    return fail_open_routes(
+        "hairpin", RouteMatch(prefix="/", dynamic_metadata=[claimed]), f"hairpin|{point.port}", session
+    )
+
+
+def fail_open_routes(name: str, match: RouteMatch, cluster: str, session: str) -> tuple[Route, Route]:
+    """Idempotent requests fall back on whatever is unvouched; the rest only when provably not delivered.
+
+    Args:
+        name: what the two routes' names begin with.
+        match: the requests to be steered.
+        cluster: an aggregate of [agent, where the requests go without us].
+        session: what the agent is told, a literal or a format string.
+    """
     idempotent = HeaderMatcher(name=":method", string_match=StringMatcher(safe_regex=RegexMatcher(regex=IDEMPOTENT)))
     unvouched = HeaderMatcher(
         name=SERVED_HEADER,
@@ -212,37 +236,31 @@ def routes(point: SteeringPoint) -> tuple[Route, ...]:
     )
     again = "connect-failure,refused-stream,reset,retriable-headers"
     once = "connect-failure,refused-stream,retriable-headers"
+    repeatable = replace(match, headers=[*match.headers, idempotent])
     return (
-        _route("hairpin-again", point, [idempotent], again, unvouched),
-        _route("hairpin-once", point, [], once, undelivered),
+        _route(f"{name}-again", repeatable, cluster=cluster, session=session, retry_on=again, retriable=unvouched),
+        _route(f"{name}-once", match, cluster=cluster, session=session, retry_on=once, retriable=undelivered),
     )
 
 
 def _route(
-    name: str, point: SteeringPoint, headers: list[HeaderMatcher], retry_on: str, retriable: HeaderMatcher
+    name: str, match: RouteMatch, *, cluster: str, session: str, retry_on: str, retriable: HeaderMatcher
 ) -> Route:
-    claimed = MetadataMatcher(
-        filter=VERDICT,
-        path=[MetadataMatcherPathSegment(key=f"{PREFIX}shadow_engine_result")],
-        value=ValueMatcher(string_match=StringMatcher(exact="allowed")),
-    )
     # The default back-off waits up to 25 ms before each fallback.
     at_once = RetryPolicyRetryBackOff(base_interval=timedelta(milliseconds=1), max_interval=timedelta(milliseconds=1))
     priorities = RetryPolicyRetryPriority(
         name="envoy.retry_priorities.previous_priorities",
         typed_config=pack(PreviousPrioritiesConfig(update_frequency=1)),
     )
-    session = HeaderValueOption(
-        header=HeaderValue(
-            key=SESSION_HEADER, value=f"%DYNAMIC_METADATA({VERDICT}:{PREFIX}shadow_effective_policy_id)%"
-        ),
+    for_agent = HeaderValueOption(
+        header=HeaderValue(key=SESSION_HEADER, value=session),
         append_action=HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
     )
     return Route(
         name=name,
-        match=RouteMatch(prefix="/", headers=headers, dynamic_metadata=[claimed]),
+        match=match,
         route=RouteAction(
-            cluster=f"hairpin|{point.port}",
+            cluster=cluster,
             timeout=NO_TIMEOUT,
             idle_timeout=NO_TIMEOUT,
             retry_policy=RetryPolicy(
@@ -253,6 +271,6 @@ def _route(
                 retry_priority=priorities,
             ),
         ),
-        request_headers_to_add=[session],
+        request_headers_to_add=[for_agent],
         request_body_buffer_limit=BODY_LIMIT,
     )

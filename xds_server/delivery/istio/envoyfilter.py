@@ -61,15 +61,19 @@ class IstioMesh:
     agent_port: int = 8080
     """Of the agent's Service."""
 
+    def agent_cluster(self, namespace: str) -> str:
+        """A namespace's agent, as sidecars name it."""
+        return f"outbound|{self.agent_port}||{self.agent_service}.{namespace}.svc.{self.cluster_domain}"
+
 
 def plumbing_name(kind: str, name: str, port: int) -> str:
     """The name of a workload's and port's plumbing."""
-    return _name("plumbing", kind, name, port)
+    return object_name("plumbing", kind, name, port)
 
 
 def sessions_name(kind: str, name: str, port: int) -> str:
     """The name of the object that has a workload's and port's sessions."""
-    return _name("sessions", kind, name, port)
+    return object_name("sessions", kind, name, port)
 
 
 def steering_point(namespace: str, port: int, mesh: IstioMesh) -> SteeringPoint:
@@ -77,7 +81,7 @@ def steering_point(namespace: str, port: int, mesh: IstioMesh) -> SteeringPoint:
     return SteeringPoint(
         port=port,
         app=SocketAddress("127.0.0.1", port),
-        agent_cluster=f"outbound|{mesh.agent_port}||{mesh.agent_service}.{namespace}.svc.{mesh.cluster_domain}",
+        agent_cluster=mesh.agent_cluster(namespace),
     )
 
 
@@ -89,15 +93,12 @@ def plumbing_object(workload: SteeredWorkload, port: int, mesh: IstioMesh) -> Js
     """
     point = steering_point(workload.key.namespace, port, mesh)
     patches = [
-        *(_patch("CLUSTER", _INBOUND, "ADD", cluster.to_dict()) for cluster in clusters(point)),
+        *(patch("CLUSTER", _INBOUND, "ADD", cluster.to_dict()) for cluster in clusters(point)),
         _agents_protocol(point),
-        *(
-            _patch("HTTP_FILTER", _INBOUND, "INSERT_BEFORE", f.to_dict(), **_before_router(port))
-            for f in filters(point)
-        ),
+        *(patch("HTTP_FILTER", _INBOUND, "INSERT_BEFORE", f.to_dict(), **_before_router(port)) for f in filters(point)),
         # Each goes first, so that the last one ends up there.
         *(
-            _patch("HTTP_ROUTE", _INBOUND, "INSERT_FIRST", route.to_dict(), routeConfiguration={"portNumber": port})
+            patch("HTTP_ROUTE", _INBOUND, "INSERT_FIRST", route.to_dict(), routeConfiguration={"portNumber": port})
             for route in reversed(routes(point))
         ),
     ]
@@ -111,7 +112,7 @@ def sessions_object(workload: SteeredWorkload, port: int, claims: Sequence[Claim
         InvalidFieldError: the workload has no labels to select its pods by.
     """
     extension = match_filter(steering_point(workload.key.namespace, port, mesh), claims)
-    patches = [_patch("EXTENSION_CONFIG", _INBOUND, "ADD", extension.to_dict())]
+    patches = [patch("EXTENSION_CONFIG", _INBOUND, "ADD", extension.to_dict())]
     return _envoy_filter("sessions", workload, port, SESSIONS_PRIORITY, patches)
 
 
@@ -119,7 +120,7 @@ def _agents_protocol(point: SteeringPoint) -> JsonObject:
     """The agent's cluster in the caller's protocol: for a port named `tcp-…` Istio gives it no HTTP options."""
     options = Cluster(typed_extension_protocol_options=callers_protocol())
     # Istio makes the cluster on the outbound side; there alone it can be merged into.
-    return _patch("CLUSTER", _OUTBOUND, "MERGE", options.to_dict(), cluster={"name": point.agent_cluster})
+    return patch("CLUSTER", _OUTBOUND, "MERGE", options.to_dict(), cluster={"name": point.agent_cluster})
 
 
 def _before_router(port: int) -> JsonObject:
@@ -130,7 +131,8 @@ def _before_router(port: int) -> JsonObject:
     return {"listener": {"portNumber": port, "filterChain": {"filter": manager}}}
 
 
-def _patch(apply_to: str, context: str, operation: str, value: JsonObject, **match: JsonObject) -> JsonObject:
+def patch(apply_to: str, context: str, operation: str, value: JsonObject, **match: JsonObject) -> JsonObject:
+    """One of an EnvoyFilter's patches; `match` beside its context."""
     return {
         "applyTo": apply_to,
         "match": {"context": context, **match},
@@ -152,7 +154,7 @@ def _envoy_filter(
         "apiVersion": API_VERSION,
         "kind": "EnvoyFilter",
         "metadata": {
-            "name": _name(role, workload.kind, workload.key.name, port),
+            "name": object_name(role, workload.kind, workload.key.name, port),
             "namespace": workload.key.namespace,
             "labels": {PART_OF: "hairpin", ROLE: role},
             "annotations": {WORKLOAD: f"{workload.kind}/{workload.key.name}", PORT: str(port)},
@@ -165,7 +167,8 @@ def _envoy_filter(
     }
 
 
-def _name(role: str, kind: str, name: str, port: int) -> str:
+def object_name(role: str, kind: str, name: str, port: int) -> str:
+    """An object's name, shortened where the API server would refuse it."""
     whole = f"hairpin-{role}-{kind}-{name}-{port}"
     if len(whole) <= LONGEST_NAME:
         return whole
