@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 ONCE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format chaos bench lock schema clean
+.PHONY: help setup demo test test-fast test-istio mesh-build mesh-up check format chaos bench lock schema clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -24,12 +24,22 @@ demo: $(READY) ## a mesh on this machine and the story to follow; ONCE=1 runs th
 	$(BIN)/hairpin demo $(if $(ONCE),--once)
 
 test: $(READY) check ## every check and every test; those that take minutes of waiting run beside the others
+	@$(BIN)/python -m tests.support.cluster.binaries || true
 	@$(BIN)/pytest -m slow $(PYTEST) > .slow-tests.log 2>&1 & slow=$$!; \
 	$(BIN)/pytest -m "not slow" $(PYTEST); rest=$$?; \
 	wait $$slow; slow=$$?; cat .slow-tests.log; [ $$rest = 0 ] && [ $$slow = 0 ]
 
 test-fast: $(READY) ## the pure tests alone: a minute
 	$(BIN)/pytest tests/unit tests/protocol $(PYTEST)
+
+test-istio: $(READY) mesh-build ## the tests against a real API server and a real Istio mesh (root, Go, Debian's etcd-server, iptables)
+	$(BIN)/pytest tests/istio $(PYTEST)
+
+mesh-build: $(READY) ## the mesh's programs, from Go modules: minutes once, cached in ~/.cache/hairpin
+	$(BIN)/python -m tests.support.cluster.binaries
+
+mesh-up: $(READY) mesh-build ## that mesh with a shop in it, to try things by hand until Ctrl-C; ONCE=1 only proves that it comes up
+	$(BIN)/python -m tests.support.cluster $(if $(ONCE),--once)
 
 check: $(READY) ## format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .

@@ -10,14 +10,32 @@ import pytest
 from tests.support.cluster.api_server import ApiServer
 from tests.support.cluster.api_server import api_server as running_api_server
 from tests.support.cluster.binaries import MissingError
+from tests.support.cluster.mesh import Cluster
+from tests.support.cluster.mesh import cluster as running_cluster
 
 HERE = Path(__file__).parent
+SECONDS = 120
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker("istio")
+            if item.get_closest_marker("timeout") is None:
+                # Of the test alone: the first one that wants a mesh may have to build it.
+                item.add_marker(pytest.mark.timeout(SECONDS, func_only=True))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """What the programs said is in the report of a test that failed."""
+    report = yield
+    if report.failed:
+        for name in ("cluster", "api_server"):
+            server = item.funcargs.get(name) if hasattr(item, "funcargs") else None
+            if server is not None:
+                report.sections.append((f"programs of {name}", server.programs.tails()))
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +54,22 @@ async def namespace(api_server: ApiServer) -> AsyncIterator[str]:
     name = await api_server.new_namespace()
     yield name
     await api_server.client.delete("Namespace", name)
+
+
+@pytest.fixture(scope="session")
+async def cluster() -> AsyncIterator[Cluster]:
+    """A whole mesh, with Istio and no application."""
+    try:
+        async with running_cluster() as made:
+            yield made
+    except MissingError as e:
+        pytest.skip(str(e))
+
+
+@pytest.fixture(scope="session")
+async def shop(cluster: Cluster) -> Cluster:
+    """The mesh with the applications of `apps/`, ready, in the namespace `shop`."""
+    await cluster.client.apply(*sorted((HERE / "apps").glob("*.yaml"), reverse=True))
+    for deployment in await cluster.client.list("Deployment", "shop"):
+        await cluster.rolled_out("Deployment", deployment["metadata"]["name"], "shop")
+    return cluster

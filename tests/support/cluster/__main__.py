@@ -33,7 +33,7 @@ logs:          {made.plane.folder}/*.log
 """
 
 
-async def serve(*, applications: bool) -> None:
+async def serve(*, applications: bool, once: bool) -> None:
     """Brings it up, describes it, waits for the end."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -41,21 +41,23 @@ async def serve(*, applications: bool) -> None:
     async with cluster(say=lambda text: print(f"… {text}", file=sys.stderr)) as made:
         print(describe(made), flush=True)
         if applications:
-            await made.client.apply(*sorted(APPLICATIONS.glob("*.yaml")))
+            await made.client.apply(*sorted(APPLICATIONS.glob("*.yaml"), reverse=True))
             for deployment in await made.client.list("Deployment", "shop"):
                 await made.rolled_out("Deployment", deployment["metadata"]["name"], "shop")
             print("The applications are up.", flush=True)
-        await stop.wait()
+        if not once:
+            await stop.wait()
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m tests.support.cluster", description=__doc__)
     parser.add_argument("--bare", action="store_true", help="without the applications of tests/istio/apps")
+    parser.add_argument("--once", action="store_true", help="end as soon as everything is up")
     arguments = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
         try:
-            asyncio.run(serve(applications=not arguments.bare))
+            asyncio.run(serve(applications=not arguments.bare, once=arguments.once))
         except MissingError as e:
             sys.exit(str(e))
 

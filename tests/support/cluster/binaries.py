@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 ISTIO = "v0.0.0-20260827124520-eed52ebb66ad"
@@ -175,3 +175,20 @@ def _go(arguments: Sequence[str], *, cwd: Path, **environment: str) -> str:
     if done.returncode != 0:
         raise RuntimeError(f"go {' '.join(arguments)} in {cwd}:\n{done.stderr[-4000:]}")
     return done.stdout
+
+
+def main() -> None:
+    """`python -m tests.support.cluster.binaries`: builds what is not built yet, or says what is missing."""
+    try:
+        programs = [*_paths(control_plane()), *_paths(mesh())]
+    except MissingError as e:
+        sys.exit(f"no mesh can be brought up here: {e}")
+    print(f"{len(programs)} programs and sources are ready, the built ones in {cache()}")
+
+
+def _paths(found: ControlPlaneBinaries | MeshBinaries) -> list[Path]:
+    return [getattr(found, field.name) for field in fields(found)]
+
+
+if __name__ == "__main__":
+    main()
