@@ -1,0 +1,1 @@
+"""`hairpin` subcommands that need to know how steering is delivered."""
