@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 ONCE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-istio mesh-build mesh-up check format chaos bench lock schema clean
+.PHONY: help setup demo test test-fast test-istio mesh-build mesh-up check format chaos bench lock schema manifests clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ lock: ## the hashed locks, from pyproject.toml (needs uv)
 
 schema: $(READY) ## the JSON Schemas in docs/, from the model
 	$(BIN)/python -c "import json; from pathlib import Path; from hairpin.model.schema import match_json_schema as m, session_json_schema as s; [Path(f'docs/{n}.schema.json').write_text(json.dumps(f(), indent=2) + chr(10)) for n, f in (('match', m), ('session', s))]"
+
+manifests: $(READY) ## the folder manifests/, from hairpin/kubernetes
+	$(BIN)/python -m hairpin.kubernetes.manifests manifests
 
 clean: ## what was built here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -14,7 +14,7 @@ from hairpin.errors import HairpinError, UnavailableError
 from hairpin.kubernetes.api import Api
 from hairpin.kubernetes.crds import custom_resource_definitions
 from hairpin.kubernetes.errors import ApiForbiddenError, ApiNotFoundError
-from hairpin.kubernetes.installation import CONTROLLER, DEVELOPER, NAME, OURS, PART_OF, SYSTEM, VIEWER
+from hairpin.kubernetes.installation import DEVELOPER, OURS, PART_OF, SYSTEM, VIEWER
 from hairpin.kubernetes.kinds import (
     ADMISSION_POLICIES,
     ADMISSION_POLICY_BINDINGS,
@@ -26,7 +26,6 @@ from hairpin.kubernetes.kinds import (
     ENVOY_FILTERS,
     LEASES,
     NAMESPACES,
-    PODS,
     SECRETS,
     SERVICE_ACCOUNTS,
     SERVICES,
@@ -103,12 +102,13 @@ class _Removal:
 
     async def everything(self) -> None:
         await self._remove(DEPLOYMENTS, labels=LABELS)
-        await self._until_none(PODS, f"{NAME}={CONTROLLER}", namespace=SYSTEM)
+        await self._until_none(DEPLOYMENTS)
         await self._remove(SESSIONS)
         await self._remove(ENVOY_FILTERS, labels=LABELS)
         for kind in _LABELLED:
             await self._remove(kind, labels=LABELS)
-        await self._until_none(PODS, LABELS)
+        for kind in (STATEFUL_SETS, SERVICES):
+            await self._until_none(kind)
         for kind in (ENVIRONMENTS, EGRESS_POLICIES):
             await self._remove(kind)
         for definition in custom_resource_definitions():
@@ -118,10 +118,10 @@ class _Removal:
         await self._remove_namespace()
         await self._tell_of_bindings()
 
-    async def _items(self, kind: Kind, *, namespace: str = "", labels: str = "") -> list[JsonObject]:
+    async def _items(self, kind: Kind, *, labels: str = "") -> list[JsonObject]:
         self.doing = f"to list {kind.plural}"
         try:
-            found: list[JsonObject] = (await self._api.list(kind, namespace=namespace, labels=labels))["items"]
+            found: list[JsonObject] = (await self._api.list(kind, labels=labels))["items"]
         except ApiNotFoundError:  # no such kind here, or none any more
             return []
         return found
@@ -134,7 +134,7 @@ class _Removal:
                 continue
             self.doing = f"to delete {kind.name} {metadata['name']}"
             gone = await self._api.delete(
-                kind, metadata["name"], namespace=metadata.get("namespace", ""), propagation="Background"
+                kind, metadata["name"], namespace=metadata.get("namespace", ""), propagation="Foreground"
             )
             removed += gone is not None
         if removed:
@@ -159,15 +159,16 @@ class _Removal:
             return
         await self._remove_one(NAMESPACES, SYSTEM)
 
-    async def _until_none(self, kind: Kind, labels: str, *, namespace: str = "") -> None:
-        self.waiting_for = f"pods of {namespace or 'the agents'}"
-        await self._until(lambda: self._is_none(kind, labels, namespace))
+    async def _until_none(self, kind: Kind) -> None:
+        """Until those are gone, with what hangs on them: an object deleted in the foreground is the last to go."""
+        self.waiting_for = f"a {kind.name} of hairpin's"
+        await self._until(lambda: self._is_none(kind))
 
     async def _is_gone(self, kind: Kind, name: str) -> bool:
         return await self._api.find(kind, name) is None
 
-    async def _is_none(self, kind: Kind, labels: str, namespace: str) -> bool:
-        return not await self._items(kind, namespace=namespace, labels=labels)
+    async def _is_none(self, kind: Kind) -> bool:
+        return not await self._items(kind, labels=LABELS)
 
     async def _until(self, done: Callable[[], Awaitable[bool]]) -> None:
         while True:
