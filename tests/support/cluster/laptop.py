@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import psutil
 from tests.support.cluster.host import LAPTOP_NAMESPACE, LAPTOP_UID, Host
 from tests.support.cluster.images import PYTHON, PYTHON_ENVIRONMENT, python_binds
 
+BIN = "/mnt/bin"
 _END_SECONDS = 10.0
 
 
@@ -95,10 +96,12 @@ class Laptop:
     Args:
         host: the machine that it is a corner of.
         kubeconfig: a user's kubeconfig, by user and namespace, for programs on that machine.
+        kubectl: the program; it is on the PATH there, as hairpin is.
     """
 
-    def __init__(self, host: Host, kubeconfig: Callable[[str, str], Path]) -> None:
+    def __init__(self, host: Host, kubeconfig: Callable[[str, str], Path], kubectl: Path) -> None:
         self._host = host
+        self._kubectl = kubectl
         self._kubeconfig = kubeconfig
         self.home = host.private / "home"
         self._prepared = False
@@ -109,7 +112,7 @@ class Laptop:
         """The command as it has to be started from outside, to run there as the ordinary user with that user's kubeconfig."""
         self._prepare()
         environment = {
-            "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            "PATH": f"{BIN}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
             "HOME": str(self.home),
             "USER": user,
             "LANG": "C.UTF-8",
@@ -135,7 +138,7 @@ class Laptop:
         ]
 
     def hairpin(self, *arguments: str) -> list[str]:
-        """hairpin's command line, to be started by `running` or `run`."""
+        """hairpin's command line, to be started by `running` or `run`; the process is hairpin's own, no shell's."""
         return [PYTHON, "-m", "hairpin", *arguments]
 
     @contextlib.asynccontextmanager
@@ -174,17 +177,17 @@ class Laptop:
         """Python and hairpin where an ordinary user may enter; a home."""
         if self._prepared:
             return
-        owner = f"{LAPTOP_UID}:{LAPTOP_UID}"
-        self._host.run("install", "-d", "-o", str(LAPTOP_UID), "-g", str(LAPTOP_UID), str(self.home))
-        self._host.run("chown", owner, str(self.home))
+        uid = str(LAPTOP_UID)
+        run = self._host.run
+        run("install", "-d", "-o", uid, "-g", uid, str(self.home))
         # Nobody uses /mnt here: a file system of the machine's own over it.
-        self._host.run("mount", "-t", "tmpfs", "-o", "mode=0755", "mnt", "/mnt")
+        run("mount", "-t", "tmpfs", "-o", "mode=0755", "mnt", "/mnt")
         for source, target in python_binds().items():
-            _bind(self._host.run, source, target)
+            run("mkdir", "-p", target)
+            run("mount", "--bind", str(source), target)
+        run("install", "-D", "/dev/null", f"{BIN}/kubectl")
+        run("mount", "--bind", str(self._kubectl), f"{BIN}/kubectl")
+        script = self._host.inside(f"{BIN}/hairpin")
+        script.write_text(f'#!/bin/sh\nexec {PYTHON} -m hairpin "$@"\n')
+        script.chmod(0o755)
         self._prepared = True
-
-
-def _bind(run: Callable[..., str], source: Path, target: str) -> None:
-    commands: Sequence[Sequence[str]] = (("mkdir", "-p", target), ("mount", "--bind", str(source), target))
-    for command in commands:
-        run(*command)

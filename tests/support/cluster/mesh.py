@@ -49,7 +49,9 @@ class Cluster(ApiServer):
     def __init__(self, host: Host, plane: ControlPlane, outside: Server) -> None:
         super().__init__(plane, outside)
         self.host = host
-        self.laptop = Laptop(host, lambda user, namespace: self.inside_kubeconfig(user, namespace=namespace))
+        self.laptop = Laptop(
+            host, lambda user, namespace: self.inside_kubeconfig(user, namespace=namespace), plane.binaries.kubectl
+        )
 
     def inside_kubeconfig(self, user: str = ADMIN, *, namespace: str = "default") -> Path:
         """A user's kubeconfig for programs on the mesh's machine, such as the laptop's."""

@@ -83,7 +83,7 @@ class Program:
 
 
 class Programs:
-    """Programs by name, each of which can be killed and started again; all of them end with the block, the last first.
+    """Programs by name, each of which can be killed and started again; all of them are killed at the block's end.
 
     Args:
         logs: the folder for their logs.
@@ -100,8 +100,11 @@ class Programs:
         return self
 
     def __exit__(self, _t: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
-        for program in reversed(self._running.values()):
-            program.stop()
+        """At once: what they keep is thrown away."""
+        for program in self._running.values():
+            program.signal(signal.SIGKILL)
+        for program in self._running.values():
+            program.kill()
 
     def __getitem__(self, name: str) -> Program:
         return self._running[name]
