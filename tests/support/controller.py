@@ -10,7 +10,6 @@ import ssl
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -299,10 +298,9 @@ async def steered(client: Client, namespace: str, workload: str = "deployment-ch
     return []
 
 
+async def steered_is(server: ApiServer, namespace: str, names: list[str]) -> bool:
+    return await steered(server.client, namespace) == names
+
+
 def authority_of(secret: Object) -> str:
     return base64.b64decode(secret["data"]["tls.crt"]).decode()
-
-
-def write(path: Path, document: Any) -> Path:
-    path.write_text(yaml.safe_dump(document))
-    return path
