@@ -18,6 +18,8 @@ from pathlib import Path
 ISTIO = "v0.0.0-20260827124520-eed52ebb66ad"
 """Istio's 1.31 development line; its release tags have no `v`, so Go knows pseudo-versions only."""
 
+HELM = "v3.19.0"
+
 _HERE = Path(__file__).parent
 _KUBERNETES = _HERE / "kubernetes"
 _COREDNS = _HERE / "coredns"
@@ -89,7 +91,8 @@ def mesh() -> MeshBinaries:
     node = _built("node", node_sources, lambda out: _go_build(_KUBERNETES, out, ["node"]))
     coredns_sources = [_COREDNS / "go.mod", _COREDNS / "go.sum", _COREDNS / "main.go"]
     coredns = _built("coredns", coredns_sources, lambda out: _go_build(_COREDNS, out, ["."], name="coredns"))
-    istio = _built(f"istio-{ISTIO}", [], _install_istio)
+    packages = [f"istio.io/istio/{program}@{ISTIO}" for program in _ISTIO_PROGRAMS]
+    istio = _built(f"istio-{ISTIO}", [], lambda out: _go_install(out, packages))
     return MeshBinaries(
         kube_proxy=proxy / "kube-proxy",
         node=node / "node",
@@ -99,6 +102,16 @@ def mesh() -> MeshBinaries:
         coredns=coredns / "coredns",
         istio_source=istio_source(),
     )
+
+
+def helm() -> Path:
+    """Helm, for tests of the chart; built if it is not there.
+
+    Raises:
+        MissingError: Go is missing.
+    """
+    package = f"helm.sh/helm/v3/cmd/helm@{HELM}"
+    return _built(f"helm-{HELM}", [], lambda out: _go_install(out, [package])) / "helm"
 
 
 def istio_source() -> Path:
@@ -162,8 +175,7 @@ def _go_build(module: Path, out: Path, commands: Sequence[str], *, name: str = "
         _go(["build", "-ldflags=-s -w", "-o", str(target), package], cwd=module)
 
 
-def _install_istio(out: Path) -> None:
-    packages = [f"istio.io/istio/{program}@{ISTIO}" for program in _ISTIO_PROGRAMS]
+def _go_install(out: Path, packages: Sequence[str]) -> None:
     _go(["install", *packages], cwd=out, GOBIN=str(out))
 
 
@@ -180,7 +192,7 @@ def _go(arguments: Sequence[str], *, cwd: Path, **environment: str) -> str:
 def main() -> None:
     """`python -m tests.support.cluster.binaries`: builds what is not built yet, or says what is missing."""
     try:
-        programs = [*_paths(control_plane()), *_paths(mesh())]
+        programs = [*_paths(control_plane()), *_paths(mesh()), helm()]
     except MissingError as e:
         sys.exit(f"no mesh can be brought up here: {e}")
     print(f"{len(programs)} programs and sources are ready, the built ones in {cache()}")
