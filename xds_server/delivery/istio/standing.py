@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from hairpin.kubernetes.installation import identity_agent
 from xds_server.delivery.istio.cluster_index import ClusterIndex
 from xds_server.delivery.istio.world import PlanSettings, World
 from xds_server.model.cluster import PodFacts, SessionFacts
@@ -66,8 +67,11 @@ def lease(settings: PlanSettings, session: SessionFacts) -> timedelta:
 
 def replicas_of(index: ClusterIndex, settings: PlanSettings, namespace: str, account: str = "") -> list[PodFacts]:
     """The replicas of a namespace's steering agent, or of the one that runs under a service account."""
-    name = f"{settings.agent}-as-{account}" if account else settings.agent
-    return index.owned_by(namespace, f"statefulset/{name}")
+    if not account:
+        return index.owned_by(namespace, f"statefulset/{settings.agent}")
+    # A pod that does not run as the account would not have its identity, whatever its name.
+    found = index.owned_by(namespace, f"statefulset/{identity_agent(account)}")
+    return [pod for pod in found if pod.service_account == account]
 
 
 def report_deadlines(world: World, index: ClusterIndex) -> Iterator[datetime]:

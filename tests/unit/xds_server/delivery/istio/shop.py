@@ -51,7 +51,8 @@ def pod(name: str, owner: str, *, ready: bool = True, sidecar: bool = True, **mo
 
 def agent(number: int, account: str = "", **more: Any) -> PodFacts:
     name = f"hairpin-agent-as-{account}" if account else "hairpin-agent"
-    return pod(f"{name}-{number}", f"statefulset/{name}", **more)
+    fields = {"service_account": account or "hairpin-agent"} | more
+    return pod(f"{name}-{number}", f"statefulset/{name}", **fields)
 
 
 def session(

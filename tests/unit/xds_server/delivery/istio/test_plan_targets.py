@@ -289,7 +289,8 @@ def test_an_environments_members_hold_its_sessions(facts, owner, phase, kind):
 def test_the_targets_identity_needs_an_agent_that_has_it():
     asked = session("alice-1", identity="target")
     account = workload("checkout", service_account="checkout")
-    world = settle(shop(asked, workloads=(account,)))
+    impostor = agent(0, "checkout", service_account="hairpin-agent")
+    world = settle(shop(asked, workloads=(account,), pods=(agent(0), impostor)))
     assert phases(world) == {"alice-1": "Refused"}
     assert "hairpin install --identity checkout" in conditions(world, "alice-1")["NoIdentityAgent"]
     world = settle(shop(asked, workloads=(account,), pods=(agent(0), agent(0, "checkout"), agent(1, "checkout"))))
