@@ -105,7 +105,7 @@ class IstioMesh:
         user: str,
         env: str | None,
         *flags: str,
-        target: str = "deployment/checkout",
+        target: str = "checkout:http",
         namespace: str = SHOP,
         following: str = "",
         environment: Mapping[str, str] | None = None,

@@ -97,7 +97,7 @@ async def test_killed_the_cluster_answers_and_the_session_ends(mesh):
 async def test_the_same_requests_cant_be_held_twice(mesh):
     async with mesh.laptop("alice", "alice"):
         second = await mesh.command(
-            "bob", "run", "--env", "alice", "--target", "checkout", "-n", SHOP, "--", "sleep", "9"
+            "bob", "run", "--env", "alice", "--target", "checkout:http", "-n", SHOP, "--", "sleep", "9"
         )
         assert second.process.returncode != 0
         assert "alice" in second.error
