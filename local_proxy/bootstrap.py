@@ -1,8 +1,8 @@
 """The laptop's Envoy: tunnels to every replica of the agent, and the HTTP proxy through which the process calls out.
 
-Two parts come from files, which `write_app` and `write_tunnels` replace while Envoy runs: the cluster `app` (where the
-process listens; no endpoint before it does), and one `rc://` listener per replica. Envoy 1.40 looks for a lost tunnel
-every ten seconds; a listener with a new name connects at once.
+Two parts come from files, which `write_app` and `write_tunnels` replace while Envoy runs: the clusters (where the process
+listens, no endpoint before it does; and the replicas of the agent, which may come and go), and one `rc://` listener per
+replica. Envoy 1.40 looks for a lost tunnel every ten seconds; a listener with a new name connects at once.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from hairpin.envoy.config import (
     json_log,
     load_assignment,
     message,
+    pipe,
     san,
     static_cluster,
     tcp,
@@ -31,7 +32,8 @@ from hairpin.envoy.config import (
     virtual_host,
 )
 from hairpin.files import write_private
-from hairpin.model.session import AgentAddress
+from hairpin.headers import SESSION_HEADER
+from hairpin.model.session import AgentAddress, EgressAddress
 
 _LOOPBACK = "127.0.0.1"
 _FOREVER: Config = {"idle_timeout": "0s"}
@@ -40,6 +42,12 @@ _KEEPALIVE: Config = {"connection_keepalive": {"interval": "2s", "timeout": "2s"
 _INITIATOR = "envoy.reverse_tunnel.initiator"
 _AUTHORITY = "%FILTER_STATE(hairpin.authority:PLAIN)%"
 _CONNECT: Config = {"upgrade_type": "CONNECT"}
+AGENT_HEADER = "x-hairpin-agent"
+"""Names the cluster of the replica that a question is for: `ask/NAME`."""
+_AGENT_ITSELF = "hairpin.internal"
+"""What the agent calls itself on its egress."""
+_LONGEST_SOCKET = 100
+"""Characters of a Unix socket's path; Linux takes 107, macOS 103."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +55,17 @@ class LaptopSettings:
     """What the laptop's Envoy depends on."""
 
     session: str
-    """The session's name: the node id of its tunnels and the only SAN of its certificate."""
+    """The session's id: the node id of its tunnels and the only SAN of its certificate."""
     identity: Identity
     agents: tuple[AgentAddress, ...]
     agent_identity: str
     """The URI SAN that the agent's certificate must bear, at both handshakes."""
+    egress: tuple[EgressAddress, ...] = ()
+    """Where the process's connections leave; empty: at `agents`."""
+    egress_identity: str = ""
+    """The URI SAN of those; empty: `agent_identity`."""
+    asks: bool = False
+    """Whether questions to the agents are taken, at `questions`."""
     egress_port: int
     """The HTTP proxy's, on loopback."""
     directory: Path
@@ -61,8 +75,14 @@ class LaptopSettings:
 
     @property
     def app_file(self) -> Path:
-        """The cluster `app`, as Envoy's CDS reads it."""
+        """The clusters, `app` first, as Envoy's CDS reads them."""
         return self.directory / "app.json"
+
+    @property
+    def questions(self) -> Path | None:
+        """The Unix socket for requests to a replica of the agent itself, which AGENT_HEADER names; None: there is none."""
+        path = self.directory / "ask.sock"
+        return path if self.asks and len(str(path)) <= _LONGEST_SOCKET else None
 
     @property
     def tunnels_file(self) -> Path:
@@ -83,18 +103,23 @@ def laptop_bootstrap(settings: LaptopSettings) -> Config:
             "lds_config": _file(settings.tunnels_file),
         },
         "static_resources": {
-            "clusters": [
-                *(_agent_cluster(settings, agent) for agent in settings.agents),
-                _egress_cluster(settings),
-                *(_plain_cluster(name) for name in _PLAIN),
+            "clusters": [_plain_cluster(name) for name in _PLAIN],
+            "listeners": [
+                _egress_listener(settings),
+                *(_plain_listener(name, port) for name, port in _PLAIN.items()),
+                *_questions_listeners(settings),
             ],
-            "listeners": [_egress_listener(settings), *(_plain_listener(name, port) for name, port in _PLAIN.items())],
         },
     }
 
 
 def write_app(settings: LaptopSettings, address: tuple[str, int] | None) -> None:
-    """Say where the process listens; None where it does not: requests are then refused at the laptop."""
+    """Say where the process listens, and where the agents are.
+
+    Args:
+        settings: the settings; other agents than before are taken.
+        address: the process's; None where it does not listen: requests are then refused at the laptop.
+    """
     endpoints = [] if address is None else [tcp(*address)]
     cluster = {
         "name": "app",
@@ -103,7 +128,17 @@ def write_app(settings: LaptopSettings, address: tuple[str, int] | None) -> None
         "circuit_breakers": UNLIMITED,
         "load_assignment": load_assignment("app", *endpoints),
     }
-    _write(settings.app_file, message("config.cluster.v3.Cluster", **cluster))
+    clusters = [cluster, *_agents_clusters(settings)]
+    _write(settings.app_file, *(message("config.cluster.v3.Cluster", **cluster) for cluster in clusters))
+
+
+def _agents_clusters(settings: LaptopSettings) -> list[Config]:
+    asked = settings.agents if settings.asks else ()
+    return [
+        *(_agent_cluster(settings, agent) for agent in settings.agents),
+        _egress_cluster(settings),
+        *(_question_cluster(settings, agent) for agent in asked),
+    ]
 
 
 def write_tunnels(settings: LaptopSettings, generations: Mapping[str, int]) -> None:
@@ -191,11 +226,17 @@ _PLAIN = {"plain": "", "plain-80": ":80"}
 
 
 def _egress_cluster(settings: LaptopSettings) -> Config:
-    """The agent's egress, over all replicas."""
+    """The way out, over all replicas."""
+    replicas = [(to.host, to.port) for to in settings.egress] or [(to.host, to.egress_port) for to in settings.agents]
+    identity = settings.egress_identity or settings.agent_identity
+    return _to_egress(settings, "egress", identity, *(tcp(*replica) for replica in replicas))
+
+
+def _to_egress(settings: LaptopSettings, name: str, identity: str, *addresses: Config) -> Config:
     return static_cluster(
-        "egress",
-        *(tcp(agent.host, agent.egress_port) for agent in settings.agents),
-        transport_socket=upstream_tls(settings.identity, san("URI", settings.agent_identity)),
+        name,
+        *addresses,
+        transport_socket=upstream_tls(settings.identity, san("URI", identity)),
         typed_extension_protocol_options=http2_upstream(**_KEEPALIVE),
     )
 
@@ -239,7 +280,7 @@ def _egress_listener(settings: LaptopSettings) -> Config:
     manager = http_manager(
         "egress",
         filters=(remember,),
-        route_config={"virtual_hosts": [virtual_host("all", *routes)]},
+        route_config={"virtual_hosts": [virtual_host("all", *routes)], "validate_clusters": False},
         upgrade_configs=[_CONNECT, {"upgrade_type": "websocket"}],
         access_log=[log],
     )
@@ -273,3 +314,34 @@ def _plain_listener(name: str, port: str) -> Config:
         **_FOREVER,
     )
     return {"name": name, "internal_listener": {}, "filter_chains": [{"filters": [proxy]}]}
+
+
+# Questions to the agents themselves
+
+
+def question_cluster_name(agent: str) -> str:
+    """What AGENT_HEADER says of a replica: `ask/NAME`."""
+    return f"ask/{agent}"
+
+
+def _question_cluster(settings: LaptopSettings, agent: AgentAddress) -> Config:
+    at = tcp(agent.host, agent.egress_port)
+    return _to_egress(settings, question_cluster_name(agent.name), settings.agent_identity, at)
+
+
+def _questions_listeners(settings: LaptopSettings) -> list[Config]:
+    if settings.questions is None:
+        return []
+    route: Config = {
+        "match": {"prefix": "/"},
+        "route": {
+            "cluster_header": AGENT_HEADER,
+            "host_rewrite_literal": _AGENT_ITSELF,
+            "timeout": "0s",
+            **_FOREVER,
+        },
+        # The agent goes by the certificate alone.
+        "request_headers_to_remove": [SESSION_HEADER],
+    }
+    manager = http_manager("ask", route_config={"virtual_hosts": [virtual_host("agents", route)]})
+    return [{"name": "ask", "address": pipe(settings.questions), "filter_chains": [{"filters": [manager]}]}]

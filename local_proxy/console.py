@@ -38,6 +38,11 @@ class Console:
         self._terminal = os.isatty(descriptor)
         self._styled = self._terminal and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 
+    @property
+    def tells_requests(self) -> bool:
+        """Whether requests get lines."""
+        return self._requests
+
     def say(self, text: str) -> None:
         """What happens."""
         if not self._quiet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import math
 import time
@@ -19,7 +20,8 @@ from hairpin.envoy.config import Identity, write_identity
 from hairpin.envoy.process import ManagedEnvoy
 from hairpin.errors import HairpinError
 from hairpin.model.session import AgentAddress, Session
-from local_proxy.bootstrap import LaptopSettings, laptop_bootstrap, write_app, write_tunnels
+from local_proxy.bootstrap import LaptopSettings, cluster_name, laptop_bootstrap, write_app, write_tunnels
+from local_proxy.reach import Replicas
 
 DRAIN_SECONDS = 3.0
 """How long requests in flight have to finish when the session ends."""
@@ -45,11 +47,13 @@ class Laptop:
     """The Envoy of one session, up inside `running`.
 
     Args:
-        session: as the control plane answered: certificate, agents.
+        session: as the control plane answered, with its certificate.
+        replicas: where its agents are.
         key: the private key of its certificate, in PEM.
         directory: a private directory, for this session alone.
         egress_port: the HTTP proxy's port.
         app: where the process listens, if it does.
+        asks: whether the agents are asked for the requests that they hand over.
         on_egress: called with each request of the command's.
         on_problem: called with what Envoy says of a tunnel that can't be made.
     """
@@ -57,11 +61,13 @@ class Laptop:
     def __init__(
         self,
         session: Session,
+        replicas: Replicas,
         key: str,
         directory: Path,
         *,
         egress_port: int,
         app: tuple[str, int] | None = None,
+        asks: bool = False,
         on_egress: Callable[[EgressSeen], None],
         on_problem: Callable[[str, str], None],
     ) -> None:
@@ -70,13 +76,17 @@ class Laptop:
         self._generations: dict[str, int] = {}
         self._ended = -math.inf
         self._settings = LaptopSettings(
-            session=session.name,
+            session=session.id,
             identity=Identity(directory / "identity"),
-            agents=session.status.agents,
+            agents=replicas.agents,
             agent_identity=session.status.agent_identity,
+            egress=replicas.egress,
+            egress_identity=session.status.egress_identity,
+            asks=asks,
             egress_port=egress_port,
             directory=directory,
         )
+        self._app = app
         self.renew(session, key)
         write_app(self._settings, app)
         write_tunnels(self._settings, self._generations)
@@ -99,15 +109,39 @@ class Laptop:
             authority=status.certificate_authority.encode(),
         )
 
-    def redial(self, agent: AgentAddress) -> None:
+    @property
+    def questions(self) -> Path | None:
+        """The Unix socket that leads to the agents themselves, if there is one."""
+        return self._settings.questions
+
+    def address(self, agent: str) -> AgentAddress | None:
+        """Where a replica is; None if it is none of this session's any more."""
+        return next((address for address in self._settings.agents if address.name == agent), None)
+
+    def redial(self, agent: str) -> None:
         """Have a new tunnel made to a replica, now. Envoy itself looks for a lost one every ten seconds."""
-        self._generations[agent.name] = self._generations.get(agent.name, 0) + 1
+        self._generations[agent] = self._generations.get(agent, 0) + 1
+        write_tunnels(self._settings, self._generations)
+
+    async def move(self, replicas: Replicas) -> None:
+        """Have tunnels to these replicas, and the way out there: some may have come, or gone."""
+        before = self._settings
+        self._settings = dataclasses.replace(before, agents=replicas.agents, egress=replicas.egress)
+        if self._settings == before:
+            return
+        write_app(self._settings, self._app)
+        for agent in set(replicas.agents) - set(before.agents):
+            await self._taken(f"{cluster_name(agent)}::{agent.host}:{agent.tunnel_port}::")
+        # A tunnel whose cluster is not there yet would be tried again in ten seconds only.
         write_tunnels(self._settings, self._generations)
 
     async def serve(self, host: str, port: int) -> None:
         """Send requests to where the process listens; returns when Envoy has taken the address."""
-        write_app(self._settings, (host, port))
-        address = f"app::{f'[{host}]' if ':' in host else host}:{port}::"
+        self._app = (host, port)
+        write_app(self._settings, self._app)
+        await self._taken(f"app::{f'[{host}]' if ':' in host else host}:{port}::")
+
+    async def _taken(self, address: str) -> None:
         # If it does not come, requests are refused here and answered by the cluster: nothing is lost by going on.
         with contextlib.suppress(TimeoutError, HairpinError):
             async with asyncio.timeout(TAKEN_SECONDS):
@@ -152,16 +186,3 @@ def _text(value: Any) -> str:
 def certificate_end(pem: str) -> datetime:
     """Until when a certificate is valid."""
     return x509.load_pem_x509_certificate(pem.encode()).not_valid_after_utc
-
-
-async def reachable(agent: AgentAddress, seconds: float = 1.0) -> bool:
-    """Whether a replica of the agent takes connections for tunnels."""
-    try:
-        async with asyncio.timeout(seconds):
-            _, writer = await asyncio.open_connection(agent.host, agent.tunnel_port)
-    except (OSError, TimeoutError):
-        return False
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-    return True

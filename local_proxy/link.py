@@ -10,15 +10,28 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hairpin.api import Developer
 from hairpin.certificates import new_key_and_request
-from hairpin.errors import HairpinError, NotFoundError, UnavailableError
-from hairpin.model.session import AgentAddress, Mode, Phase, Session, SessionSpec
+from hairpin.errors import ConflictError, HairpinError, NotFoundError, UnavailableError
+from hairpin.model.environment import RoutingKey
+from hairpin.model.session import Mode, Phase, Session, SessionSpec
 from local_proxy.console import Console
-from local_proxy.laptop import Laptop, certificate_end, reachable
-from local_proxy.messages import egress_text, request_text
+from local_proxy.held import Held
+from local_proxy.kubernetes_sessions import refusal
+from local_proxy.laptop import Laptop, certificate_end
+from local_proxy.messages import egress_text, no_tunnel_text, request_text
 from local_proxy.ports import Listener
-from local_proxy.session_client import Event, RequestSeen, SessionChanged, SessionClient, SessionEnded, WatchLost
+from local_proxy.reach import Reach, Replicas, reachable
+from local_proxy.requests import NoRequestLinesError, tell_requests
+from local_proxy.session_store import (
+    ControlPlane,
+    Event,
+    RequestSeen,
+    SessionChanged,
+    SessionEnded,
+    SessionStore,
+    WatchLost,
+)
+from local_proxy.tunnels import keep_tunnels
 
 TUNNEL_SECONDS = 15.0
 """How long the first tunnel may take."""
@@ -26,12 +39,6 @@ STRAGGLER_SECONDS = 3.0
 """How long the tunnels to further replicas are waited for."""
 TOLD_SECONDS = 2.0
 """How long the control plane may take to learn where the process listens, before something else is done."""
-LOST_SECONDS = 0.3
-"""How long a tunnel must be missing before it is dialled again: Envoy may just be at it."""
-REACHABLE_INTERVAL = 0.05
-"""Seconds between two looks whether a replica without a tunnel is there."""
-REDIAL_SECONDS = (1.0, 8.0)
-"""How long a tunnel that was dialled again has to come up; each time twice as long, up to the second value."""
 RETRY_SECONDS = (0.2, 2.0)
 """The first and the longest pause before a call is repeated to a control plane that did not answer."""
 CLAIM_SECONDS = 2.0
@@ -55,6 +62,10 @@ class StoppedError(HairpinError):
     """Its owner ended the session from elsewhere."""
 
 
+class ClaimRefusedError(ConflictError):
+    """The control plane refuses a session that it had taken: someone else holds the requests, say."""
+
+
 class _GoneError(Exception):
     """The session is no longer known; the message says why."""
 
@@ -63,35 +74,38 @@ class Link:
     """One claim and its tunnels. The session behind it may become another one: after a sleep, or a restart of the mesh.
 
     Args:
-        read_developer: reads the developer's file; again whenever the control plane is not what it was.
+        plane: where it is claimed.
+        reach: how the agent's replicas are reached.
         spec: what to claim; given a certificate request.
         directory: a private directory, for keys and Envoy's files.
         egress_port: the HTTP proxy's port.
         console: where to tell what happens.
+        asks: whether to ask the agents for the requests that come here, since the control plane does not tell them.
     """
 
     def __init__(
         self,
-        read_developer: Callable[[], Developer],
+        plane: ControlPlane,
+        reach: Reach,
         spec: Callable[[str], SessionSpec],
         directory: Path,
         *,
         egress_port: int,
         console: Console,
+        asks: bool = False,
     ) -> None:
-        self._read_developer = read_developer
-        self._developer = read_developer()
+        self._plane = plane
+        self._reach = reach
         self._spec = spec
         self._directory = directory
         self._egress_port = egress_port
         self._console = console
+        self._asks = asks
         self._listener: Listener | None = None
         self._listened = False
-        self._client: SessionClient | None = None
-        self._session: Session | None = None
+        self._store: SessionStore | None = None
+        self._held = Held()
         self._laptop: Laptop | None = None
-        self._changed = asyncio.Condition()
-        self._watching = False
         self._problem = ""
         self._told: frozenset[str] = frozenset()
         self._given_back = ""
@@ -99,9 +113,12 @@ class Link:
     @property
     def session(self) -> Session:
         """As the control plane last told it."""
-        if self._session is None:
-            raise RuntimeError("there is no session yet")
-        return self._session
+        return self._held.session
+
+    @property
+    def routing_key(self) -> RoutingKey | None:
+        """What marks an environment's requests, if that is known."""
+        return self._plane.routing_key
 
     @property
     def directory(self) -> Path:
@@ -111,24 +128,20 @@ class Link:
     @property
     def claimed(self) -> bool:
         """Whether there ever was a session."""
-        return self._session is not None
+        return self._held.known
 
     @property
     def listened(self) -> bool:
         """Whether there ever was a process to send requests to."""
         return self._listened
 
-    @property
-    def developer(self) -> Developer:
-        """How the control plane is reached."""
-        return self._developer
-
     async def hold(self) -> None:
         """Claim, and hold until cancelled; then give back, whatever ends it.
 
         Raises:
             StoppedError: its owner ended it from elsewhere.
-            HairpinError: the first claim failed, as `SessionClient.create` raises it, or Envoy did not start.
+            ClaimRefusedError: the control plane took the claim back.
+            HairpinError: the first claim failed, as `SessionStore.create` raises it, or Envoy did not start.
         """
         gone, tries = "", 0
         while True:
@@ -137,7 +150,7 @@ class Link:
                 async with self._claimed(tries):
                     if gone:
                         self._console.warn(f"{gone}: session {self.session.name} takes its place")
-                    await self._notify()
+                    await self._held.notify()
                     await self._keep()
             except* _GoneError as group:
                 gone = f"session {self.session.name} is gone, {_first(group)}"
@@ -147,17 +160,17 @@ class Link:
             if failure is None:
                 continue
             # The first claim must succeed, and what its owner ended stays ended; else we wait for better times.
-            if not gone or isinstance(failure, StoppedError):
+            if not gone or isinstance(failure, (StoppedError, ClaimRefusedError)):
                 raise failure
             if self._problem != str(failure):
                 self._problem = str(failure)
                 self._console.warn(f"{gone}, and can't be claimed again: {failure}; trying on")
             await asyncio.sleep(RETRY_SECONDS[1])
-            self._developer_changed()
+            self._plane.reread()
 
     async def first_claim(self) -> Session:
         """Wait for the session."""
-        await self._until(lambda _: True, None)
+        await self._held.until(lambda _: True, None)
         return self.session
 
     async def tunnel_up(self) -> None:
@@ -166,17 +179,10 @@ class Link:
         Raises:
             UnavailableError: there is none in time.
         """
-        if await self._until(lambda session: bool(session.status.tunnels), TUNNEL_SECONDS):
-            await self._until(lambda session: _replicas(session) <= set(session.status.tunnels), STRAGGLER_SECONDS)
+        if await self._held.until(lambda session: bool(session.status.tunnels), TUNNEL_SECONDS):
+            await self._held.until(lambda session: _replicas(session) <= set(session.status.tunnels), STRAGGLER_SECONDS)
             return
-        where = (
-            " or ".join(f"{a.name} at {a.host}:{a.tunnel_port}" for a in self.session.status.agents) or "any replica"
-        )
-        why = f" ({self._problem})" if self._problem else ""
-        raise UnavailableError(
-            f"no tunnel to the agent came up within {TUNNEL_SECONDS:.0f} s, to {where}{why}: is the agent up? "
-            "`hairpin mesh status` tells"
-        )
+        raise UnavailableError(no_tunnel_text(self.session, TUNNEL_SECONDS, self._problem))
 
     async def serve(self, listener: Listener | None) -> None:
         """Have requests come to where the process listens; None: it does not, the cluster answers for now.
@@ -187,11 +193,11 @@ class Link:
         if listener is not None and self._laptop is not None:
             await self._laptop.serve(listener.host, listener.port)
         self._listener = listener
-        await self._notify()
-        await self._until(lambda session: session.spec.local_port == self._local_port, TOLD_SECONDS)
+        await self._held.notify()
+        await self._held.until(lambda session: session.spec.local_port == self._local_port, TOLD_SECONDS)
         if listener is not None and self.session.spec.mode is Mode.STEAL:
             # The control plane says Active when the target's sidecars have the rule: "takes the requests" is then true.
-            await self._until(lambda session: session.status.phase is Phase.ACTIVE, ACTIVE_SECONDS)
+            await self._held.until(lambda session: session.status.phase is Phase.ACTIVE, ACTIVE_SECONDS)
 
     # One session
 
@@ -201,12 +207,13 @@ class Link:
         directory = self._directory / str(number)
         directory.mkdir(mode=0o700)
         key, request = new_key_and_request()
-        self._watching = False
+        self._held.watching = False
         try:
-            async with SessionClient(self._developer) as self._client:
-                self._session = session = await self._claim(self._client, request)
+            async with self._plane.open() as self._store:
+                session = await self._claim(self._store, request)
+                self._held.put(session)
                 try:
-                    self._laptop = self._new_laptop(session, key, directory)
+                    self._laptop = self._new_laptop(session, await self._reach.replicas(session), key, directory)
                     async with self._laptop.envoy:
                         try:
                             yield
@@ -215,13 +222,13 @@ class Link:
                 finally:
                     await self._give_back(session.name)
         finally:
-            self._laptop = self._client = None
+            self._laptop = self._store = None
             shutil.rmtree(directory, ignore_errors=True)
 
-    async def _claim(self, client: SessionClient, request: str) -> Session:
+    async def _claim(self, store: SessionStore, request: str) -> Session:
         """Claim. If cancelled meanwhile, what the control plane makes of it all the same is given back."""
         # A task that our cancellation does not reach: it is over in here nevertheless, whatever happens.
-        creating = asyncio.get_running_loop().create_task(client.create(self._spec(request)))
+        creating = asyncio.get_running_loop().create_task(store.create(self._spec(request)))
         try:
             return await asyncio.shield(creating)
         except asyncio.CancelledError:
@@ -231,13 +238,15 @@ class Link:
                 await self._give_back(session.name)
             raise
 
-    def _new_laptop(self, session: Session, key: str, directory: Path) -> Laptop:
+    def _new_laptop(self, session: Session, replicas: Replicas, key: str, directory: Path) -> Laptop:
         return Laptop(
             session,
+            replicas,
             key,
             directory,
             egress_port=self._egress_port,
             app=(self._listener.host, self._listener.port) if self._listener else None,
+            asks=self._asks,
             on_egress=lambda seen: self._console.request(egress_text(seen)),
             on_problem=self._on_problem,
         )
@@ -251,13 +260,21 @@ class Link:
                 await self._api.delete(name)
 
     async def _keep(self) -> None:
+        laptop = self._open_laptop
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow())
             tasks.create_task(self._look_around())
             tasks.create_task(self._reconcile())
             tasks.create_task(self._renew())
-            for agent in self.session.status.agents:
-                tasks.create_task(self._redial(agent))
+            tasks.create_task(keep_tunnels(self._held, laptop, self._reach))
+            if laptop.questions is not None:
+                tasks.create_task(self._tell_requests(laptop.questions))
+
+    async def _tell_requests(self, questions: Path) -> None:
+        try:
+            await tell_requests(self._held, questions, lambda seen: self._console.request(request_text(seen)))
+        except NoRequestLinesError as error:
+            self._console.say(str(error))
 
     async def _follow(self) -> None:
         try:
@@ -265,13 +282,13 @@ class Link:
                 async for event in events:
                     await self._on_event(event)
         except NotFoundError:
-            self._developer_changed()
+            self._plane.reread()
             raise _GoneError("the control plane does not know it any more") from None
         except StoppedError:
             raise
         except HairpinError:
             # A control plane that takes us for someone else: the mesh was made anew, and with it, sooner or later, our file.
-            self._watching = False
+            self._held.watching = False
             await asyncio.sleep(REFUSED_SECONDS)
             raise
 
@@ -279,18 +296,19 @@ class Link:
         """What the control plane would tell, for as long as it is away: a mesh made anew, and lost tunnels."""
         while True:
             await asyncio.sleep(AWAY_SECONDS)
-            if self._watching:
+            if self._held.watching:
                 continue
-            if await self._another_mesh():
+            if await self._plane.moved():
                 raise _GoneError("the mesh was made anew")
-            for agent in self.session.status.agents:
-                if agent.name in self.session.status.tunnels and not await reachable(agent) and not self._watching:
-                    self._without_tunnel(agent.name)
+            for agent in self.session.status.tunnels:
+                at = self._open_laptop.address(agent)
+                if at is not None and not await reachable(at) and not self._held.watching:
+                    self._without_tunnel(agent)
 
     def _without_tunnel(self, agent: str) -> None:
         session = self.session
         tunnels = tuple(name for name in session.status.tunnels if name != agent)
-        self._session = dataclasses.replace(session, status=dataclasses.replace(session.status, tunnels=tunnels))
+        self._held.put(dataclasses.replace(session, status=dataclasses.replace(session.status, tunnels=tunnels)))
         self._console.warn(_lost(agent))
 
     async def _on_event(self, event: Event) -> None:
@@ -304,12 +322,13 @@ class Link:
                     raise StoppedError(f"session {session.name} was ended from elsewhere")
                 raise _GoneError("its lease ran out while there was no tunnel")
             case WatchLost(error):
-                self._watching = False
+                self._held.watching = False
                 self._console.warn(f"{error}; trying on")
 
     async def _on_session(self, session: Session) -> None:
         before, after = set(self.session.status.tunnels), set(session.status.tunnels)
-        self._session, self._watching = session, True
+        self._held.put(session)
+        self._held.watching = True
         for agent in sorted(before - after):
             self._console.warn(_lost(agent))
         for agent in sorted(after - before):
@@ -317,15 +336,17 @@ class Link:
         for message in sorted({condition.message for condition in session.status.conditions} - self._told):
             self._console.warn(message)
             self._told |= {message}
-        await self._notify()
+        if session.status.phase is Phase.REFUSED:
+            raise ClaimRefusedError(f"session {session.name} is refused: {refusal(session)}")
+        await self._held.notify()
 
     async def _reconcile(self) -> None:
         """Have the control plane know where the process listens."""
         while True:
-            await self._until(lambda session: session.spec.local_port != self._local_port, None)
+            await self._held.until(lambda session: session.spec.local_port != self._local_port, None)
             port = self._local_port
-            self._session = await self._repeated(lambda: self._api.update(self.session.name, local_port=port))  # noqa: B023
-            await self._notify()
+            self._held.put(await self._repeated(lambda: self._api.update(self.session.name, local_port=port)))  # noqa: B023
+            await self._held.notify()
 
     @property
     def _local_port(self) -> int | None:
@@ -342,64 +363,25 @@ class Link:
             key, request = new_key_and_request()
             update = self._api.update
             session = await self._repeated(lambda: update(self.session.name, certificate_request=request))  # noqa: B023
-            self._session = session
-            if self._laptop is not None:
-                self._laptop.renew(session, key)
-
-    async def _redial(self, agent: AgentAddress) -> None:
-        """Make a tunnel anew that was lost, as soon as its replica is there. Envoy alone would take up to ten seconds."""
-
-        def is_up(session: Session) -> bool:
-            return agent.name in session.status.tunnels
-
-        first, longest = REDIAL_SECONDS
-        patience = first
-        await self._until(is_up, patience)
-        while True:
-            await self._until(lambda session: self._watching and not is_up(session), None)
-            if await self._until(is_up, LOST_SECONDS):
-                patience = first
-                continue
-            while not await reachable(agent) or (self._laptop is not None and self._laptop.dialling()):
-                if await self._until(is_up, REACHABLE_INTERVAL):
-                    break
-            if self._laptop is not None and not is_up(self.session):
-                self._laptop.redial(agent)
-            patience = first if await self._until(is_up, patience) else min(2 * patience, longest)
+            self._held.put(session)
+            self._open_laptop.renew(session, key)
 
     # Helpers
 
     @property
-    def _api(self) -> SessionClient:
-        if self._client is None:
+    def _api(self) -> SessionStore:
+        if self._store is None:
             raise RuntimeError("there is no session yet")
-        return self._client
+        return self._store
+
+    @property
+    def _open_laptop(self) -> Laptop:
+        if self._laptop is None:
+            raise RuntimeError("there is no session yet")
+        return self._laptop
 
     def _on_problem(self, agent: str, error: str) -> None:
         self._problem = f"{agent}: {error}"
-
-    def _developer_changed(self) -> bool:
-        """Read the developer's file again."""
-        try:
-            developer = self._read_developer()
-        except HairpinError:  # being written, or the mesh is down
-            return False
-        changed = developer != self._developer
-        self._developer = developer
-        return changed
-
-    async def _another_mesh(self) -> bool:
-        """Whether the developer's file names another control plane, and that one is up."""
-        before = self._developer
-        if not self._developer_changed():
-            return False
-        try:
-            async with SessionClient(self._developer) as client:
-                await client.version()
-        except HairpinError:  # the file comes first
-            self._developer = before
-            return False
-        return True
 
     async def _repeated(self, call: Callable[[], Awaitable[Session]]) -> Session:
         """Repeat a call until the control plane answers."""
@@ -411,23 +393,13 @@ class Link:
                 raise _GoneError("the control plane does not know it any more") from error
             except HairpinError as error:
                 # While it can't be watched, what a call is told is no better than what the watch is: that decides.
-                if self._watching and not isinstance(error, UnavailableError):
+                if self._held.watching and not isinstance(error, UnavailableError):
                     raise
+                if self._held.watching and str(error) != self._problem:
+                    self._problem = str(error)
+                    self._console.warn(f"{error}; trying on")
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, longest)
-
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
-
-    async def _until(self, holds: Callable[[Session], bool], seconds: float | None) -> bool:
-        """Wait until something holds of the session; False if it does not in time."""
-        try:
-            async with asyncio.timeout(seconds), self._changed:
-                await self._changed.wait_for(lambda: self._session is not None and holds(self._session))
-        except TimeoutError:
-            return False
-        return True
 
 
 def _replicas(session: Session) -> set[str]:

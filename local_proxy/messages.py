@@ -7,7 +7,7 @@ import signal
 from hairpin.model.session import Mode, Session
 from local_proxy.laptop import EgressSeen
 from local_proxy.ports import Listener, Sighting
-from local_proxy.session_client import RequestSeen
+from local_proxy.session_store import RequestSeen
 from local_proxy.signals import SIGNALLED
 
 BY_LAPTOP = "via_upstream"
@@ -38,6 +38,25 @@ def claim_text(session: Session, requests: str) -> str:
     if session.spec.mode is Mode.EGRESS:
         return f"session {session.name}: takes no requests, calls into the mesh"
     return f"session {session.name}: requests of {session.status.resolved_target} where {requests}"
+
+
+def no_tunnel_text(session: Session, seconds: float, problem: str) -> str:
+    """That no tunnel came up, and what may help.
+
+    Args:
+        session: the session.
+        seconds: how long it was waited for.
+        problem: what the laptop's Envoy said last of a tunnel, if anything.
+    """
+    status = session.status
+    agents = [f"{a.name} at {a.host}:{a.tunnel_port}" if a.host else f"pod {a.name}" for a in status.agents]
+    why = f" ({problem})" if problem else ""
+    text = f"no tunnel to the agent came up within {seconds:.0f} s, to {' or '.join(agents) or 'any replica'}{why}: "
+    if waiting := [condition.message for condition in status.conditions if condition.reason == "Waiting"]:
+        return text + "; ".join(waiting)
+    if any(not agent.host for agent in status.agents):
+        return f"{text}is the agent up? `kubectl get pods -n {session.namespace}` tells"
+    return f"{text}is the agent up? `hairpin mesh status` tells"
 
 
 def calls_text(egress_port: int, *, command: bool, kept: bool) -> str:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import re
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TypeVar
 
 from hairpin.api import ServerRefusalError
 from hairpin.errors import HairpinError, InvalidFieldError
 from hairpin.model.match import Match
 from hairpin.model.match_text import parse_match
-from hairpin.model.session import Mode, SessionSpec
+from hairpin.model.session import EgressIdentity, Mode, SessionSpec
 from hairpin.model.target import Target
+from local_proxy.control_planes import Connection
 
 MAX_PORT = 65535
 DEFAULT_LEASE_SECONDS = 10
@@ -23,11 +26,21 @@ _FLAGS = {
     "match": "--match",
     "mode": "--mode",
     "leaseSeconds": "--lease",
+    "identity": "--identity",
 }
 _FIELD = re.compile(rf"^spec\.({'|'.join(_FLAGS)})[\w.\[\]]*")
+_CONNECTION = ("--namespace", "--config", "--kubeconfig", "--context")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _LEASE = re.compile(r"(\d+)([smh]?)")
+_Choice = TypeVar("_Choice", bound=StrEnum)
 _HOST = re.compile(r"\*?\.?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|[0-9A-Fa-f:]+")
+
+
+class Forwarder(StrEnum):
+    """Who forwards ports to the agents' pods, in Kubernetes."""
+
+    HAIRPIN = "hairpin"
+    KUBECTL = "kubectl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,19 +61,30 @@ class RunOptions:
     """None: a free one."""
     lease_seconds: int = DEFAULT_LEASE_SECONDS
     local_hosts: tuple[str, ...] = ()
-    config: str | None = None
+    connection: Connection = field(default_factory=Connection)
+    identity: EgressIdentity = EgressIdentity.AGENT
+    forwarder: Forwarder = Forwarder.HAIRPIN
     quiet: bool = False
     requests: bool = True
 
-    def spec(self, certificate_request: str) -> SessionSpec:
-        """What to ask the control plane for."""
+    def spec(self, certificate_request: str, namespace: str | None = None) -> SessionSpec:
+        """What to ask the control plane for.
+
+        Args:
+            certificate_request: a CSR.
+            namespace: the target's, where none was named.
+        """
+        target = self.target
+        if target is not None and namespace is not None:
+            target = replace(target, namespace=namespace)
         return SessionSpec(
             mode=self.mode,
-            target=self.target,
+            target=target,
             environment=self.environment,
             match=self.match,
             certificate_request=certificate_request,
             lease_seconds=self.lease_seconds,
+            identity=self.identity,
         )
 
 
@@ -72,7 +96,7 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
     """
     _check_given(arguments)
     mode = _mode(arguments.mode)
-    namespace = arguments.namespace or "default"
+    namespace = arguments.namespace or "default"  # else the control plane's, when it is known
     options = RunOptions(
         command=tuple(arguments.command),
         mode=mode,
@@ -84,12 +108,30 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
         egress_port=_port("--egress-port", arguments.egress_port),
         lease_seconds=_lease(arguments.lease),
         local_hosts=tuple(_local_host(host) for host in arguments.local),
-        config=arguments.config,
+        connection=connection_of(arguments),
+        identity=_choice("--identity", arguments.identity, EgressIdentity),
+        forwarder=_choice("--port-forward", arguments.port_forward, Forwarder),
         quiet=arguments.quiet,
         requests=not arguments.no_requests,
     )
     _check_together(options, arguments)
     return options
+
+
+def connection_of(arguments: argparse.Namespace) -> Connection:
+    """The flags that say which control plane.
+
+    Raises:
+        InvalidFieldError: one is empty.
+    """
+    _check_given(arguments)
+    return Connection(
+        config=arguments.config,
+        kubeconfig=arguments.kubeconfig,
+        context=arguments.context,
+        namespace=arguments.namespace,
+        everywhere=getattr(arguments, "all_namespaces", False),
+    )
 
 
 def in_flags(error: InvalidFieldError | ServerRefusalError) -> HairpinError:
@@ -103,14 +145,16 @@ def in_flags(error: InvalidFieldError | ServerRefusalError) -> HairpinError:
 
 def _check_given(arguments: argparse.Namespace) -> None:
     # `--match "$MATCH"` with a variable that is not set must not mean all requests of the environment.
-    for flag in ("--target", "--env", "--match", "--namespace", "--config"):
-        if getattr(arguments, flag.removeprefix("--")) == "":
+    for flag in ("--target", "--env", "--match", *_CONNECTION):
+        if getattr(arguments, flag.removeprefix("--"), None) == "":
             raise InvalidFieldError(flag, None, "is empty", "write a value, or leave the flag out")
 
 
 def _check_together(options: RunOptions, arguments: argparse.Namespace) -> None:
     if options.mode is Mode.EGRESS:
-        for flag, value in (("--target", arguments.target), ("--match", arguments.match), ("--port", arguments.port)):
+        identity = arguments.identity if options.identity is not EgressIdentity.AGENT else None
+        given = {"--target": arguments.target, "--match": arguments.match, "--port": arguments.port}
+        for flag, value in {**given, "--identity": identity}.items():
             if value:
                 raise InvalidFieldError(
                     flag, value, "has no meaning in mode egress, which takes no requests", "drop it, or --mode egress"
@@ -153,6 +197,13 @@ def _mode(text: str) -> Mode:
         return served[text]
     problem = "is not served yet" if text == Mode.MIRROR else "is no mode"
     raise InvalidFieldError("--mode", text, problem, f"choose one of {', '.join(served)}")
+
+
+def _choice(flag: str, text: str, choices: type[_Choice]) -> _Choice:
+    try:
+        return choices(text)
+    except ValueError:
+        raise InvalidFieldError(flag, text, "is no choice", f"choose one of {', '.join(choices)}") from None
 
 
 def _port(flag: str, text: str | None) -> int | None:

@@ -8,21 +8,24 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from hairpin.api import ServerRefusalError, find_developer, read_developer
+from hairpin.api import ServerRefusalError
 from hairpin.envoy.binary import find_envoy
-from hairpin.errors import InvalidFieldError
+from hairpin.errors import HairpinError, InvalidFieldError
 from hairpin.model.session import Mode
 from local_proxy.child import find_command, run_child
 from local_proxy.console import Console
+from local_proxy.control_planes import EmbeddedMesh, KubernetesCluster, control_plane
 from local_proxy.environment import SESSION_VARIABLE, command_environment
+from local_proxy.kubectl import kubectl_forwards
 from local_proxy.link import Link
 from local_proxy.messages import calls_text, claim_text, end_text, sighting_text
-from local_proxy.options import RunOptions, egress_port, in_flags
+from local_proxy.options import Forwarder, RunOptions, egress_port, in_flags
 from local_proxy.ports import PortWatcher
 from local_proxy.process_tree import ProcessTree, adopt_orphans
+from local_proxy.reach import Direct, Reach, port_forwards
 from local_proxy.sessions import requests_text
 from local_proxy.signals import Signals
 
@@ -47,29 +50,59 @@ def run(options: RunOptions) -> int:
 
 async def _run(options: RunOptions, console: Console) -> int:
     # What can be wrong here is found before anything is claimed.
-    file = find_developer(options.config)
-    if options.command:
-        find_command(options.command, os.environ)
-    find_envoy()
-    port = egress_port(options.egress_port)
-    with Signals().installed() as signals, _private_directory() as directory:
-        link = Link(lambda: read_developer(file), options.spec, directory, egress_port=port, console=console)
-        try:
-            return await _hold_and_serve(options, link, console, signals, port)
-        except asyncio.CancelledError:
-            if signals.received is None:
-                raise
-            return signals.exit_code
-        finally:
-            if link.claimed:
-                console.say("everything is given back")
+    async with control_plane(options.connection) as plane:
+        if options.command:
+            find_command(options.command, os.environ)
+        find_envoy()
+        port = egress_port(options.egress_port)
+        if plane.title:
+            console.say(plane.title)
+        with Signals().installed() as signals, _private_directory() as directory:
+            async with _reach(options, plane, console) as reach:
+                link = Link(
+                    plane,
+                    reach,
+                    lambda request: options.spec(request, plane.namespace),
+                    directory,
+                    egress_port=port,
+                    console=console,
+                    asks=isinstance(plane, KubernetesCluster) and console.tells_requests,
+                )
+                try:
+                    return await _hold_and_serve(options, link, console, signals, port)
+                except asyncio.CancelledError:
+                    if signals.received is None:
+                        raise
+                    return signals.exit_code
+                finally:
+                    if link.claimed:
+                        console.say("everything is given back")
+
+
+@contextlib.asynccontextmanager
+async def _reach(
+    options: RunOptions, plane: EmbeddedMesh | KubernetesCluster, console: Console
+) -> AsyncIterator[Reach]:
+    if isinstance(plane, EmbeddedMesh):
+        yield Direct()
+        return
+
+    def warn(error: HairpinError) -> None:
+        console.warn(str(error))
+
+    if options.forwarder is Forwarder.KUBECTL:
+        forwarding = kubectl_forwards(options.connection, plane.api.context, plane.namespace, warn)
+    else:
+        forwarding = port_forwards(plane.api, plane.namespace, warn)
+    async with forwarding as forwards:
+        yield forwards
 
 
 async def _hold_and_serve(options: RunOptions, link: Link, console: Console, signals: Signals, egress: int) -> int:
     async with asyncio.TaskGroup() as tasks:
         holding = tasks.create_task(_hold(link))
         session = await link.first_claim()
-        console.say(claim_text(session, requests_text(session, link.developer.routing_key)))
+        console.say(claim_text(session, requests_text(session, link.routing_key)))
         await link.tunnel_up()
         own = bool(options.command) or options.mode is Mode.EGRESS
         console.say(calls_text(egress, command=own, kept=options.egress_port is not None))

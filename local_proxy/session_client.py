@@ -1,4 +1,4 @@
-"""The session API's client: sessions created, watched, kept up to date and given back."""
+"""The embedded mesh's session store: the client of its HTTP API."""
 
 from __future__ import annotations
 
@@ -7,73 +7,34 @@ import contextlib
 import json
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Self
 
 import aiohttp
 
 from hairpin.api import SESSIONS, VERSION, Developer, error_of
-from hairpin.certificates import clock_skew_problem
 from hairpin.errors import HairpinError, NotFoundError, UnavailableError
 from hairpin.model.session import Session, SessionSpec
 from hairpin.model.session_json import API_VERSION, session_from_json, spec_to_json
+from local_proxy.clock import clock_problem
+from local_proxy.session_store import (
+    RECONNECT_SECONDS,
+    UNSET,
+    Event,
+    SessionChanged,
+    SessionEnded,
+    Unset,
+    WatchLost,
+    request_seen,
+)
 
 ANSWER_SECONDS = 10.0
 """How long an answer may take."""
 CONNECT_SECONDS = 3.0
 """How long a connection may take."""
-RECONNECT_SECONDS = (0.1, 2.0)
-"""The first and the longest pause before a watch is opened again; each is twice the last."""
 _LINE_LIMIT = 1 << 20  # a Session with its certificates is some kilobytes long
 _NOT_YET_VALID, _EXPIRED = 9, 10  # X509_V_ERR_CERT_NOT_YET_VALID and …HAS_EXPIRED, openssl/x509_vfy.h
-
-
-@dataclass(frozen=True, slots=True)
-class SessionChanged:
-    """The session is there, or has changed; also the first event of each watch."""
-
-    session: Session
-
-
-@dataclass(frozen=True, slots=True)
-class SessionEnded:
-    """The session is gone: stopped by its owner elsewhere, or its lease has run out."""
-
-    session: Session
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestSeen:
-    """A request that the session took."""
-
-    method: str
-    authority: str
-    path: str
-    status: int
-    duration_ms: int
-    served: str
-    """What became of it at the agent, in Envoy's words: `via_upstream` if this laptop answered."""
-
-
-@dataclass(frozen=True, slots=True)
-class WatchLost:
-    """The control plane can't be reached; the watch goes on when it can."""
-
-    error: HairpinError
-
-
-Event: TypeAlias = SessionChanged | SessionEnded | RequestSeen | WatchLost
-
-
-class _Unset:
-    """Left as it is."""
-
-
-UNSET: Final = _Unset()
 
 
 class SessionClient:
@@ -132,14 +93,14 @@ class SessionClient:
         self,
         name: str,
         *,
-        local_port: int | _Unset | None = UNSET,
-        certificate_request: str | _Unset = UNSET,
+        local_port: int | Unset | None = UNSET,
+        certificate_request: str | Unset = UNSET,
     ) -> Session:
         """Change what the laptop keeps up to date: whether, and where, the process listens, and the session's key."""
         spec: dict[str, Any] = {}
-        if not isinstance(local_port, _Unset):
+        if not isinstance(local_port, Unset):
             spec["localPort"] = local_port
-        if not isinstance(certificate_request, _Unset):
+        if not isinstance(certificate_request, Unset):
             spec["certificateRequest"] = certificate_request
         return _session(await self._call("PATCH", f"{SESSIONS}/{name}", {"spec": spec}))
 
@@ -190,7 +151,7 @@ class SessionClient:
             body = await _body(response)
             if response.status >= HTTPStatus.BAD_REQUEST:
                 raise error_of(response.status, body)
-            if judge_clock and (problem := _clock_problem(response.headers)):
+            if judge_clock and (problem := clock_problem(response.headers)):
                 name = body.get("metadata", {}).get("name", "")
                 with contextlib.suppress(HairpinError):
                     await self.delete(name)  # its tunnel would never come up
@@ -259,15 +220,9 @@ class SessionClient:
         context.verify_mode = ssl.CERT_NONE
         try:
             async with self._session(context, {}) as http, http.get(VERSION) as response:
-                return _clock_problem(response.headers)
+                return clock_problem(response.headers)
         except (aiohttp.ClientError, TimeoutError):
             return None
-
-
-def _clock_problem(headers: Mapping[str, str]) -> str | None:
-    with contextlib.suppress(TypeError, ValueError):
-        return clock_skew_problem(parsedate_to_datetime(headers.get("Date", "")), datetime.now(UTC))
-    return None
 
 
 async def _body(response: aiohttp.ClientResponse) -> dict[str, Any]:
@@ -291,16 +246,5 @@ def _event(document: Mapping[str, Any]) -> Event | None:
         case "DELETED":
             return SessionEnded(_session(document["object"]))
         case "REQUEST":
-            return _request(document["request"])
+            return request_seen(document["request"])
     return None  # of a newer control plane
-
-
-def _request(line: Mapping[str, Any]) -> RequestSeen:
-    return RequestSeen(
-        method=str(line.get("method", "")),
-        authority=str(line.get("authority", "")),
-        path=str(line.get("path", "")),
-        status=int(line.get("status") or 0),
-        duration_ms=int(line.get("durationMs") or 0),
-        served=str(line.get("served", "")),
-    )

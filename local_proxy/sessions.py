@@ -11,24 +11,24 @@ from typing import Any
 
 import yaml
 
-from hairpin.api import Developer, find_developer, read_developer
 from hairpin.errors import InvalidFieldError, NotFoundError
 from hairpin.model.environment import Environment, RoutingKey
-from hairpin.model.match import And
+from hairpin.model.match import And, Match, Or
 from hairpin.model.match_text import format_match
 from hairpin.model.session import Mode, Session
 from hairpin.model.session_json import session_to_json
-from local_proxy.session_client import SessionClient
+from local_proxy.control_planes import Connection, control_plane
 
 _COLUMNS = ("NAME", "OWNER", "TARGET", "REQUESTS", "MODE", "PHASE", "TUNNEL", "AGE")
 
 
-def print_sessions(config: str | None, output: str) -> int:
+def print_sessions(connection: Connection, output: str) -> int:
     """Print everyone's sessions, as a table, JSON or YAML."""
-    developer = read_developer(find_developer(config))
-    sessions = asyncio.run(_list(developer))
+    sessions, routing_key, title = asyncio.run(_list(connection))
+    if title:
+        sys.stderr.write(f"{title}\n")
     if output == "table":
-        text = table(sessions, developer.routing_key, datetime.now(UTC))
+        text = table(sessions, routing_key, datetime.now(UTC), namespaces=connection.everywhere)
     else:
         document = {"items": [_without_certificates(session_to_json(session)) for session in sessions]}
         text = (
@@ -40,7 +40,7 @@ def print_sessions(config: str | None, output: str) -> int:
     return 0
 
 
-def stop_sessions(config: str | None, names: Sequence[str], *, every: bool) -> int:
+def stop_sessions(connection: Connection, names: Sequence[str], *, every: bool) -> int:
     """End sessions of the user's own.
 
     Raises:
@@ -54,33 +54,53 @@ def stop_sessions(config: str | None, names: Sequence[str], *, every: bool) -> i
         raise InvalidFieldError(
             "NAME", " ".join(names) or None, problem, "name a session (see `hairpin sessions`), or write --all"
         )
-    developer = read_developer(find_developer(config))
-    for name in asyncio.run(_stop(developer, names, every=every)):
+    for name in asyncio.run(_stop(connection, names, every=every)):
         sys.stdout.write(f"session {name} ended; its requests are the cluster's again\n")
     return 0
 
 
-def table(sessions: Sequence[Session], routing_key: RoutingKey, now: datetime) -> str:
-    """The sessions as lines of columns, or one that says that there are none."""
+def table(
+    sessions: Sequence[Session], routing_key: RoutingKey | None, now: datetime, *, namespaces: bool = False
+) -> str:
+    """The sessions as lines of columns, or one that says that there are none.
+
+    Args:
+        sessions: the sessions.
+        routing_key: what marks an environment's requests, if that is known.
+        now: the time.
+        namespaces: whether to show them.
+    """
     if not sessions:
         return "no sessions: all requests are answered by the cluster\n"
     rows = [_COLUMNS, *(_row(session, routing_key, now) for session in sessions)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    if namespaces:
+        places = ["NAMESPACE", *(session.namespace for session in sessions)]
+        rows = [(place, *row) for place, row in zip(places, rows, strict=True)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "\n".join(lines) + "\n"
 
 
-def requests_text(session: Session, routing_key: RoutingKey) -> str:
-    """Which requests a session takes, in the language of `--match`."""
+def requests_text(session: Session, routing_key: RoutingKey | None) -> str:
+    """Which requests a session takes, in the language of `--match`; by the environment's name if its key is not known."""
     spec = session.spec
-    environment = Environment(spec.environment, routing_key).match if spec.environment else None
+    if spec.mode is Mode.EGRESS:
+        return "-"
+    if spec.environment and routing_key is None:
+        rest = f" and {_in_parentheses(spec.match)}" if spec.match is not None else ""
+        return f"environment {spec.environment}{rest}"
+    environment = Environment(spec.environment, routing_key).match if spec.environment and routing_key else None
     parts = tuple(part for part in (environment, spec.match) if part is not None)
-    if spec.mode is Mode.EGRESS or not parts:
+    if not parts:
         return "-"
     return format_match(parts[0] if len(parts) == 1 else And(parts))
 
 
-def _row(session: Session, routing_key: RoutingKey, now: datetime) -> tuple[str, ...]:
+def _in_parentheses(match: Match) -> str:
+    return f"({format_match(match)})" if isinstance(match, Or) else format_match(match)
+
+
+def _row(session: Session, routing_key: RoutingKey | None, now: datetime) -> tuple[str, ...]:
     status = session.status
     up, wanted = len(status.tunnels), len(status.agents)
     tunnel = "down" if not up else "up" if up >= wanted else f"{up} of {wanted}"
@@ -112,20 +132,24 @@ def _without_certificates(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-async def _list(developer: Developer) -> list[Session]:
-    async with SessionClient(developer) as client:
-        return await client.list()
+async def _list(connection: Connection) -> tuple[list[Session], RoutingKey | None, str]:
+    async with control_plane(connection) as plane, plane.open() as store:
+        sessions = await store.list()
+        if connection.namespace:
+            sessions = [session for session in sessions if session.namespace == connection.namespace]
+        return sessions, plane.routing_key, plane.title
 
 
-async def _stop(developer: Developer, names: Sequence[str], *, every: bool) -> list[str]:
-    async with SessionClient(developer) as client:
-        known = await client.list()
+async def _stop(connection: Connection, names: Sequence[str], *, every: bool) -> list[str]:
+    async with control_plane(connection) as plane, plane.open() as store:
+        known = await store.list()
+        user = await plane.user()
         if every:
-            names = [session.name for session in known if session.owner == developer.user]
+            names = [session.name for session in known if session.owner == user]
         else:
-            _check_known(names, known, developer.user)
+            _check_known(names, known, user)
         for name in names:
-            await client.delete(name)
+            await store.delete(name)
         return list(names)
 
 

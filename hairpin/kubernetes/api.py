@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +89,11 @@ class Api:
         return self._credentials.server
 
     @property
+    def context(self) -> str:
+        """The kubeconfig's context; empty for a pod's service account."""
+        return self._credentials.context
+
+    @property
     def namespace(self) -> str:
         """The context's namespace, or the pod's own; `default` where none is set."""
         return self._credentials.namespace
@@ -123,7 +128,7 @@ class Api:
 
     async def watch(
         self, kind: Kind, *, namespace: str = "", version: str, labels: str = "", fields: str = "", seconds: int = 300
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """What happens after a resource version, bookmarks included, until the API server ends the watch.
 
         Raises:

@@ -32,6 +32,11 @@ class Credentials:
         """The URL of the API server."""
         return str(self._configuration.host).rstrip("/")
 
+    @property
+    def context(self) -> str:
+        """The kubeconfig's context; empty for a pod's service account."""
+        return str(self._loader.current_context["name"]) if self._loader is not None else ""
+
     def arguments(self) -> dict[str, Any]:
         """For aiohttp's requests: headers, TLS, proxy."""
         configuration = self._configuration

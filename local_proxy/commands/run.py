@@ -21,6 +21,7 @@ class Run(Command):
         "hairpin run --env alice -t checkout:grpc -n shop --port 50051 -- npm start",
         "hairpin run -t checkout --match 'header x-user=42 and path ^/api' -- ./checkout",
         "hairpin run --env alice -t checkout --port 8080            (it runs already, in an IDE say)",
+        "hairpin run --env alice -t deployment/checkout -n shop --context staging -- ./checkout",
         "hairpin run --mode egress -- python -m pytest              (takes no requests, calls into the mesh)",
     )
     takes_command = True
@@ -30,7 +31,9 @@ class Run(Command):
         what = parser.add_argument_group("which requests")
         what.add_argument("-e", "--env", metavar="NAME", help="the feature environment whose requests are taken")
         what.add_argument("-t", "--target", metavar="[KIND/]NAME[:PORT]", help="the service that they are meant for")
-        what.add_argument("-n", "--namespace", metavar="NAME", help="the target's namespace (default: default)")
+        what.add_argument(
+            "-n", "--namespace", metavar="NAME", help="the target's namespace (default: the kubeconfig's, or default)"
+        )
         what.add_argument("--match", metavar="EXPRESSION", help="what requests must satisfy besides")
         what.add_argument(
             "--mode",
@@ -56,6 +59,19 @@ class Run(Command):
             "--lease", metavar="SECONDS", help="how long the requests stay taken after the tunnel is lost (default: 10)"
         )
         add_connection_arguments(parser)
+        cluster = parser.add_argument_group("in Kubernetes")
+        cluster.add_argument(
+            "--identity",
+            default="agent",
+            metavar="WHOSE",
+            help="as whom calls arrive: agent (default), or target: its service account, where an operator allows that",
+        )
+        cluster.add_argument(
+            "--port-forward",
+            default="hairpin",
+            metavar="BY",
+            help="what reaches the agent if it has no published address: hairpin itself (default), or kubectl",
+        )
         output = parser.add_argument_group("output (on stderr)")
         output.add_argument("-q", "--quiet", action="store_true", help="errors only")
         output.add_argument("--no-requests", action="store_true", help="no line per request")
@@ -70,10 +86,19 @@ class Run(Command):
 
 def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
     """How to reach the control plane: the same for every command."""
-    parser.add_argument(
+    where = parser.add_argument_group("which mesh")
+    where.add_argument(
         "--config",
         metavar="FILE",
-        help="the file that the mesh wrote for you (default: HAIRPIN_CONFIG, or that of the mesh on this machine)",
+        help="the file that an embedded mesh wrote for you (default: HAIRPIN_CONFIG, or that of the mesh on this machine)",
+    )
+    where.add_argument(
+        "--context", metavar="NAME", help="a Kubernetes cluster: the kubeconfig's context (default: its current one)"
+    )
+    where.add_argument(
+        "--kubeconfig",
+        metavar="FILE",
+        help="a Kubernetes cluster: the kubeconfig (default: KUBECONFIG, or ~/.kube/config)",
     )
 
 

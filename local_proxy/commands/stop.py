@@ -18,13 +18,20 @@ class Stop(Command):
         """The flags."""
         parser.add_argument("name", nargs="*", metavar="NAME", help="the session, as `hairpin sessions` shows it")
         parser.add_argument("--all", action="store_true", help="all of yours")
+        parser.add_argument(
+            "-n",
+            "--namespace",
+            metavar="NAME",
+            help="the sessions' namespace (default: the kubeconfig's; embedded: any)",
+        )
         add_connection_arguments(parser)
 
     def run(self, arguments: argparse.Namespace) -> int:
         """End them."""
+        from local_proxy.options import connection_of  # noqa: PLC0415
         from local_proxy.sessions import stop_sessions  # noqa: PLC0415
 
-        return stop_sessions(arguments.config, arguments.name, every=arguments.all)
+        return stop_sessions(connection_of(arguments), arguments.name, every=arguments.all)
 
 
 command = Stop()

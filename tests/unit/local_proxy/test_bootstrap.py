@@ -40,7 +40,8 @@ def test_nothing_listens_beyond_loopback(settings):
 
 def test_both_tls_legs_and_the_egress_demand_the_agents_identity(settings):
     write_tunnels(settings, {})
-    clusters = laptop_bootstrap(settings)["static_resources"]["clusters"]
+    write_app(settings, None)
+    clusters = resources(settings.app_file)
     sockets = [cluster["transport_socket"] for cluster in clusters if cluster["name"].startswith(("agent/", "egress"))]
     sockets += [listener["filter_chains"][0]["transport_socket"] for listener in resources(settings.tunnels_file)]
     assert len(sockets) == 5

@@ -12,7 +12,7 @@ from local_proxy.laptop import EgressSeen
 from local_proxy.messages import calls_text, claim_text, egress_text, end_text, request_text, sighting_text
 from local_proxy.ports import Listener, Sighting
 from local_proxy.run import target_port
-from local_proxy.session_client import RequestSeen
+from local_proxy.session_store import RequestSeen
 from local_proxy.sessions import age, requests_text, stop_sessions, table
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -12,7 +12,8 @@ from hairpin.certificates import CertificateAuthority, new_key_and_request
 from hairpin.errors import ConflictError, HairpinError, NotFoundError, UnavailableError
 from hairpin.model.session import Mode, SessionSpec
 from hairpin.model.target import Target
-from local_proxy.session_client import RequestSeen, SessionChanged, SessionClient, SessionEnded, WatchLost
+from local_proxy.session_client import SessionClient
+from local_proxy.session_store import RequestSeen, SessionChanged, SessionEnded, WatchLost
 from tests.unit.local_proxy.fake_session_api import fake_session_api
 from tests.unit.local_proxy.processes import free_port
 

@@ -1,0 +1,337 @@
+"""The session store in Kubernetes: Sessions are objects there, and the controller answers in their status."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from cryptography import x509
+
+from hairpin.api import ServerRefusalError
+from hairpin.errors import ConflictError, HairpinError, InvalidFieldError, NotFoundError, UnavailableError
+from hairpin.kubernetes.api import Api, JsonObject
+from hairpin.kubernetes.errors import (
+    ApiConflictError,
+    ApiError,
+    ApiForbiddenError,
+    ApiGoneError,
+    ApiInvalidError,
+    ApiNotFoundError,
+    ApiUnauthorizedError,
+    ApiUnavailableError,
+)
+from hairpin.kubernetes.kinds import SESSIONS
+from hairpin.model.names import session_name
+from hairpin.model.session import Condition, Phase, Session, SessionSpec
+from hairpin.model.session_json import session_from_json, spec_to_json
+from local_proxy.clock import ClockError, clock_problem
+from local_proxy.session_store import (
+    RECONNECT_SECONDS,
+    UNSET,
+    Event,
+    SessionChanged,
+    SessionEnded,
+    Unset,
+    WatchLost,
+)
+
+ANSWER_SECONDS = 10.0
+"""How long the controller may take to answer a claim, or a request for a certificate."""
+DISCARD_SECONDS = 2.0
+"""How long taking back a claim that came to nothing may take; after that it runs out by itself."""
+_GENERATED = "00000"
+"""As long as what the API server appends to a `generateName`."""
+_HELD = ("Held", "OverlappingWorkloads")
+_UNKNOWN_TARGET = "NoSuchTarget"
+_REFUSED = "Refused"
+_DENIED = re.compile(r"ValidatingAdmissionPolicy '.*?' (?:with binding '.*?' )?denied request: (.*)", re.DOTALL)
+_INVALID = re.compile(r"(?:Session\.hairpin\.dev|sessions\.hairpin\.dev) \".*?\" is invalid: (.*)", re.DOTALL)
+_MAY_NOT = re.compile(r"\bUser \".*\" cannot ")
+
+
+class KubernetesSessions:
+    """One developer's sessions in one namespace.
+
+    Args:
+        api: the API server.
+        namespace: whose sessions; `list` has everyone's in it.
+        user: says who we are to the API server.
+        everywhere: whether `list` has those of all namespaces.
+    """
+
+    def __init__(
+        self, api: Api, namespace: str, user: Callable[[], Awaitable[str]], *, everywhere: bool = False
+    ) -> None:
+        self._api = api
+        self._namespace = namespace
+        self._user = user
+        self._everywhere = everywhere
+        self._uids: dict[str, str] = {}
+
+    async def version(self) -> str:
+        """The API server's version."""
+        async with self._told():
+            return str((await self._api.call("GET", "/version")).get("gitVersion", ""))
+
+    async def create(self, spec: SessionSpec) -> Session:
+        """Claim what `spec` asks for, and wait until the controller has certified it.
+
+        Raises:
+            ConflictError: someone holds the requests; the message names them.
+            NotFoundError: there is no such target; or hairpin is not installed.
+            ServerRefusalError: a field can't be used.
+            UnavailableError: the API server, or the controller, does not answer.
+            HairpinError: we may not; or this machine's clock is so far off that the certificate is of no use.
+        """
+        async with self._told():
+            owner = await self._user()
+            prefix = session_name(owner, spec.target, spec.environment, _GENERATED).removesuffix(_GENERATED)
+            document = {
+                "apiVersion": SESSIONS.api_version,
+                "kind": SESSIONS.name,
+                "metadata": {"generateName": prefix, "namespace": self._namespace},
+                "spec": spec_to_json(dataclasses.replace(spec, owner=owner)),
+            }
+            problem, created = await self._post(document)
+            try:
+                return await self._usable(created, problem)
+            except BaseException:
+                await self._discard(created)
+                raise
+
+    async def _post(self, document: JsonObject) -> tuple[str | None, JsonObject]:
+        """The new object, and what is wrong with our clock."""
+        async with self._api.stream("POST", SESSIONS.path(self._namespace), body=document, total=30.0) as response:
+            return clock_problem(response.headers), await response.json()
+
+    async def _usable(self, document: JsonObject, problem: str | None) -> Session:
+        if problem:
+            raise ClockError(problem)  # its tunnel would never come up
+        return await self._certified(document)
+
+    async def get(self, name: str) -> Session:
+        """One session."""
+        async with self._told():
+            return self._session(await self._api.get(SESSIONS, name, namespace=self._namespace))
+
+    async def list(self) -> list[Session]:
+        """Everyone's sessions, in the order of their creation."""
+        async with self._told():
+            found = await self._api.list(SESSIONS, namespace="" if self._everywhere else self._namespace)
+        sessions = [self._session(document) for document in found["items"]]
+        return sorted(sessions, key=lambda session: (session.created, session.namespace, session.name))
+
+    async def update(
+        self, name: str, *, local_port: int | Unset | None = UNSET, certificate_request: str | Unset = UNSET
+    ) -> Session:
+        """Change what the laptop keeps up to date. With a new key, its certificate is waited for."""
+        spec: dict[str, Any] = {}
+        if not isinstance(local_port, Unset):
+            spec["localPort"] = local_port
+        if not isinstance(certificate_request, Unset):
+            spec["certificateRequest"] = certificate_request
+        async with self._told():
+            document = await self._api.patch(SESSIONS, name, {"spec": spec}, namespace=self._namespace)
+            if isinstance(certificate_request, Unset):
+                return self._session(document)
+            return await self._certified(document)
+
+    async def delete(self, name: str) -> None:
+        """Give the requests back. It is no error if the session has ended already, or another one has its name."""
+        async with self._told():
+            with contextlib.suppress(ApiConflictError):
+                await self._api.delete(SESSIONS, name, namespace=self._namespace, uid=self._uids.get(name, ""))
+
+    async def follow(self, name: str) -> AsyncGenerator[Event, None]:
+        """What becomes of a session, until it ends; the watch is opened again whenever it breaks off.
+
+        Raises:
+            NotFoundError: there is no such session (any more).
+            HairpinError: the API server refuses.
+        """
+        first, longest = RECONNECT_SECONDS
+        pause, lost = first, False
+        while True:
+            try:
+                async with contextlib.aclosing(self._watched(name)) as events:
+                    async for event in events:
+                        pause, lost = first, False
+                        yield event
+                        if isinstance(event, SessionEnded):
+                            return
+            except ApiGoneError:
+                continue
+            except UnavailableError as error:
+                if not lost:
+                    lost = True
+                    yield WatchLost(error)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+
+    async def _watched(self, name: str) -> AsyncGenerator[Event, None]:
+        """The session as it is, and then what happens to it, for as long as the API server lets watch."""
+        fields = f"metadata.name={name}"
+        async with self._told():
+            found = await self._api.list(SESSIONS, namespace=self._namespace, fields=fields)
+            if not found["items"] or self._is_another(found["items"][0]):
+                raise NotFoundError(f"there is no session {name!r} in namespace {self._namespace}")
+            yield SessionChanged(self._session(found["items"][0]))
+            version = found["metadata"]["resourceVersion"]
+            while True:
+                async with contextlib.aclosing(
+                    self._api.watch(SESSIONS, namespace=self._namespace, version=version, fields=fields)
+                ) as events:
+                    before = version
+                    async for event in events:
+                        version = event.object["metadata"]["resourceVersion"]
+                        if event.type == "DELETED":
+                            yield SessionEnded(self._session(event.object))
+                        elif event.type != "BOOKMARK":
+                            yield SessionChanged(self._session(event.object))
+                if version == before:
+                    return  # one that ends at once is to be asked for less often
+
+    def _is_another(self, document: JsonObject) -> bool:
+        known = self._uids.get(document["metadata"]["name"])
+        return known is not None and known != document["metadata"]["uid"]
+
+    # The controller's answer
+
+    async def _certified(self, document: JsonObject) -> Session:
+        """The session as soon as it has a certificate of the key that it asks for.
+
+        Raises:
+            UnavailableError: there is none in time.
+            HairpinError: the claim is refused.
+        """
+        session = self._session(document)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS), contextlib.aclosing(self._states(document)) as states:
+                async for session in states:
+                    if session.status.phase is Phase.REFUSED:
+                        raise refusal(session)
+                    if _is_certified(session):
+                        return session
+        except TimeoutError:
+            raise self._unanswered(session) from None
+        raise NotFoundError(f"session {session.name} ended before it had a certificate")
+
+    async def _states(self, document: JsonObject) -> AsyncGenerator[Session, None]:
+        """The session now, and after each change until it is deleted."""
+        yield self._session(document)
+        name, version = document["metadata"]["name"], document["metadata"]["resourceVersion"]
+        while True:
+            async with contextlib.aclosing(
+                self._api.watch(SESSIONS, namespace=self._namespace, version=version, fields=f"metadata.name={name}")
+            ) as events:
+                async for event in events:
+                    version = event.object["metadata"]["resourceVersion"]
+                    if event.type == "DELETED":
+                        return
+                    if event.type != "BOOKMARK":
+                        yield self._session(event.object)
+
+    def _unanswered(self, session: Session) -> UnavailableError:
+        waited = f"{ANSWER_SECONDS:.0f} s"
+        if conditions := session.status.conditions:
+            return UnavailableError(
+                f"no certificate within {waited}: {'; '.join(condition.message for condition in conditions)}"
+            )
+        return UnavailableError(
+            f"the control plane has not answered for {waited}: is the controller running in hairpin-system, and does it "
+            f"serve namespace {self._namespace}?"
+        )
+
+    async def _discard(self, document: JsonObject) -> None:
+        metadata = document["metadata"]
+        with contextlib.suppress(HairpinError, TimeoutError):
+            async with asyncio.timeout(DISCARD_SECONDS):
+                await self._api.delete(
+                    SESSIONS, metadata["name"], namespace=self._namespace, uid=metadata.get("uid", "")
+                )
+
+    # Helpers
+
+    def _session(self, document: JsonObject) -> Session:
+        metadata = document["metadata"]
+        if metadata.get("namespace") == self._namespace:
+            self._uids.setdefault(metadata["name"], metadata.get("uid", ""))
+        return session_of(document)
+
+    @contextlib.asynccontextmanager
+    async def _told(self) -> AsyncIterator[None]:
+        """What the API server refuses, in words that say what to do."""
+        try:
+            yield
+        except ApiError as error:
+            told = await self._explained(error)
+            if told is error:
+                raise
+            raise told from error
+        except HairpinError as error:
+            if type(error) is HairpinError:  # credentials: an exec plugin that fails now may not later
+                raise UnavailableError(str(error)) from error
+            raise
+
+    async def _explained(self, error: ApiError) -> HairpinError:
+        text = str(error)
+        if denied := _DENIED.search(text):
+            return HairpinError(denied[1].strip())
+        if isinstance(error, ApiForbiddenError) and _MAY_NOT.search(text):
+            return HairpinError(
+                f"{text}; the ClusterRole hairpin-developer allows it: ask an operator to bind it to you in namespace "
+                f"{self._namespace}"
+            )
+        if isinstance(error, ApiUnauthorizedError):
+            return UnavailableError(text)  # until they log in again
+        if isinstance(error, ApiInvalidError):
+            invalid = _INVALID.search(text)
+            return ServerRefusalError(invalid[1].strip() if invalid else text)
+        if isinstance(error, ApiNotFoundError) and not await self._is_installed():
+            return NotFoundError(
+                f"hairpin is not installed in the cluster at {self._api.server}: an operator does it with "
+                "`hairpin install`; or name another --context"
+            )
+        return error
+
+    async def _is_installed(self) -> bool:
+        try:
+            return await self._api.served(SESSIONS)
+        except ApiUnavailableError:
+            return True  # nobody knows
+
+
+def session_of(document: JsonObject) -> Session:
+    """A Session object. One that a newer hairpin wrote, in words unknown here, still has a name and an owner."""
+    try:
+        session = session_from_json(document)
+    except InvalidFieldError as error:
+        kept = {key: document.get(key) for key in ("apiVersion", "kind", "metadata")}
+        session = session_from_json({**kept, "spec": {"mode": "egress"}})
+        status = dataclasses.replace(session.status, conditions=(Condition(type="Unreadable", message=str(error)),))
+        session = dataclasses.replace(session, status=status)
+    owner = (document.get("spec") or {}).get("owner", "")
+    return dataclasses.replace(session, owner=str(owner))
+
+
+def refusal(session: Session) -> HairpinError:
+    """The error that says why a session is refused."""
+    reasons = [condition for condition in session.status.conditions if condition.reason == _REFUSED]
+    message = "; ".join(condition.message for condition in reasons) or f"session {session.name} is refused"
+    kinds = {condition.type for condition in reasons}
+    if kinds & {*_HELD}:
+        return ConflictError(message)
+    return NotFoundError(message) if _UNKNOWN_TARGET in kinds else ServerRefusalError(message)
+
+
+def _is_certified(session: Session) -> bool:
+    """Whether its certificate is of the key that it asks for."""
+    if not session.status.certificate:
+        return False
+    certificate = x509.load_pem_x509_certificate(session.status.certificate.encode())
+    request = x509.load_pem_x509_csr(session.spec.certificate_request.encode())
+    return certificate.public_key() == request.public_key()
