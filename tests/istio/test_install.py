@@ -202,6 +202,7 @@ async def test_pods_are_restricted(cluster):
         with pytest.raises(ApiError, match=r'violates PodSecurity "restricted:latest": unrestricted capabilities'):
             await cluster.client.create(pod(template), namespace=namespace, dry_run=True)
     await cluster.client.delete("Namespace", namespace)
+    await cluster.client.wait_gone("Namespace", namespace)
 
 
 # Install and uninstall
@@ -211,7 +212,7 @@ async def test_nothing_is_left(cluster):
     before = await everything(cluster)
     async with kubelet(cluster):
         lines = await hairpin(cluster, "install", "-n", "shop", "-n", "billing", "--identity", "default")
-        assert lines[0].startswith("49 objects go to https://")
+        assert lines[0].startswith("53 objects go to https://")
         assert lines[1] == "applied: hairpin in hairpin-system, agents in shop, billing"
         assert lines[-1] == "ready"
         installed = await everything(cluster)
@@ -226,8 +227,8 @@ async def test_nothing_is_left(cluster):
         lines = await hairpin(cluster, "uninstall")
     assert await everything(cluster) - {("RoleBinding", "shop", "developers")} == before
     for said in (
-        "removed 3 StatefulSet".replace("3 StatefulSet", "4 statefulsets"),
-        "removed Session",
+        "removed 4 statefulsets",
+        "removed 1 Session",
         "removed 2 envoyfilters",
         "removed CustomResourceDefinition sessions.hairpin.dev",
         "removed Namespace hairpin-system",
