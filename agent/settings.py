@@ -19,14 +19,14 @@ mesh:                             # where the sidecar takes names by address; le
   services: [checkout, inventory]
 egress:                           # beside what is never allowed
   forbidden: [10.0.0.0/8]
-  forbiddenHosts: [hairpin-agent] # whatever these names lead to
+  forbiddenHosts: [db.prod]       # whatever these names lead to
   denyApiServer: true             # KUBERNETES_SERVICE_HOST, HOST_IP and HOST_IPS, where they are set
 requestLog:
   perSecond: 100                  # reports of requests; more are left out
   report: true                    # to the control plane too; laptops that listen get them in any case
 drainSeconds: 1                   # from "not ready" until it takes no more; again for what is under way
-# POD_IP and POD_IPS, where set, are the agent's own addresses: nobody reaches them. Without `mesh` every address of its
-# network namespace is, as in a pod.
+# POD_IP and POD_IPS, where set, are the agent's own addresses: nobody reaches them. Without `mesh`, as in a pod, every
+# address of its network namespace is, and those of the Service hairpin-agent: who gets there could pass for a sidecar.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from agent.fields import https_url, is_name, networks, number, socket_address, t
 from hairpin.envoy.config import Identity
 from hairpin.errors import InvalidFieldError, NotFoundError
 from hairpin.model.egress import Network
-from hairpin.model.mesh import SocketAddress
+from hairpin.model.mesh import AGENT, SocketAddress
 from hairpin.model.reader import Reader
 
 _API_SERVER = "KUBERNETES_SERVICE_HOST"
@@ -163,9 +163,11 @@ def settings_of(document: Any, environment: Mapping[str, str] | None = None) -> 
     log = top.section("requestLog", {})
     role = _role(top)
     forbidden, hosts = _forbidden(egress, variables)
+    namespace = text(top, "namespace", variables)
+    own = () if mesh.names else (f"{AGENT}.{namespace}.svc",)
     settings = AgentSettings(
         name=text(top, "name", variables),
-        namespace=text(top, "namespace", variables),
+        namespace=namespace,
         directory=Path(top.text("directory")),
         control_plane=ControlPlane(
             api=https_url(plane, "api"),
@@ -180,7 +182,7 @@ def settings_of(document: Any, environment: Mapping[str, str] | None = None) -> 
         mesh_outbound=socket_address(mesh, "outbound") if mesh.names else None,
         services=tuple(mesh.texts("services", [])),
         forbidden=forbidden,
-        forbidden_hosts=hosts,
+        forbidden_hosts=(*own, *hosts),
         requests_per_second=int(number(log, "perSecond", 100, 1, 100_000)),
         report_requests=log.flag("report", default=True),
         drain_seconds=number(top, "drainSeconds", 1.0, 0, 3600),

@@ -190,17 +190,16 @@ async def test_without_the_first_word_on_policies_it_serves_steered_requests_alo
         serving(api, tmp_path, setting.api_port),
         running(setting, log=True),
         echo_process("app") as app,
-        await laptop_of(setting, app.http) as laptop,
     ):
         await eventually(setting.is_ready, what="it is ready")
-        await eventually(lambda: api.tunnels and api.tunnels[-1] == ["alice"], what="the tunnel is up")
+        async with await laptop_of(setting, app.http):
+            await eventually(lambda: api.tunnels and api.tunnels[-1] == ["alice"], what="the tunnel is up")
 
-        async def unknown() -> bool:
-            return await policy_of(setting, "alice") == 503
+            async def unknown() -> bool:
+                return await policy_of(setting, "alice") == 503
 
-        await eventually(unknown, what="the session may use the egress, and its rules are not known")
-        assert setting.logged("agent-0/policies") == 1
-        assert laptop.pid
+            await eventually(unknown, what="the session may use the egress, and its rules are not known")
+            assert setting.logged("agent-0/policies") == 1
 
 
 async def test_an_egress_only_agent_is_ready_when_it_once_knew_who_may_use_it(tmp_path):

@@ -30,7 +30,7 @@ def test_the_documented_example_is_valid(tmp_path):
     settings = read_settings(path)
     assert settings.tunnel == SocketAddress("0.0.0.0", 9202)
     assert ipaddress.ip_network("10.0.0.0/8") in settings.forbidden
-    assert settings.forbidden_hosts == ("hairpin-agent",)
+    assert settings.forbidden_hosts == ("db.prod",)
     assert (settings.role, settings.report_requests) == (Role.STEER, True)
 
 
@@ -53,7 +53,7 @@ IN_CLUSTER: dict[str, Any] = {
         "tokenFile": "/var/run/secrets/hairpin/token",
     },
     "listeners": {"steer": "0.0.0.0:8080", "tunnel": "0.0.0.0:9443", "egress": "[::]:9444", "ready": "0.0.0.0:9445"},
-    "egress": {"forbiddenHosts": ["hairpin-agent"]},
+    "egress": {"forbiddenHosts": ["db.prod"]},
 }
 
 
@@ -67,6 +67,7 @@ def test_in_a_pod_it_knows_itself_and_its_surroundings_from_the_environment():
     assert settings.control_plane.xds == SocketAddress("hairpin-controller.hairpin-system.svc", 9101)
     assert settings.egress == SocketAddress("::", 9444)
     assert settings.mesh_domains == ()
+    assert settings.forbidden_hosts == ("hairpin-agent.shop.svc", "db.prod")
     assert {str(network): reason for network, reason in settings.forbidden.items()} == {
         "10.1.0.7/32": "is the agent's own address",
         "fd00::7/128": "is the agent's own address",
@@ -83,7 +84,7 @@ def test_an_operator_may_open_the_api_server():
 
 def test_an_api_server_that_is_given_by_name_is_forbidden_by_name():
     named = {**POD, "KUBERNETES_SERVICE_HOST": "api.example.com"}
-    assert settings_of(IN_CLUSTER, named).forbidden_hosts == ("hairpin-agent", "api.example.com")
+    assert settings_of(IN_CLUSTER, named).forbidden_hosts == ("hairpin-agent.shop.svc", "db.prod", "api.example.com")
 
 
 def test_an_agent_for_egress_alone_has_no_steering_listeners():
