@@ -38,7 +38,7 @@ from xds_server.generate.steer import Claim
 
 NAMES = ("a", "b", "c", "d")
 TIMES = st.sampled_from([0, 1, 2, 5, 9, 15, 29, 31, 60])
-EXAMPLES = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+EXAMPLES = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 WORKLOADS = (
     workload("checkout"),
@@ -213,7 +213,7 @@ def test_the_worlds_drawn_are_worth_looking_at():
     """Some are steered, some refused, some lost: else the properties above would say little."""
     seen: set[str] = set()
 
-    @settings(max_examples=200, deadline=None, database=None, derandomize=True)
+    @settings(max_examples=120, deadline=None, database=None, derandomize=True)
     @given(worlds())
     def look(world):
         settled = settle(world, at(60))
@@ -224,7 +224,7 @@ def test_the_worlds_drawn_are_worth_looking_at():
     assert seen >= {*Phase, "Held", "Overlap", "OverlappingWorkloads", "NoSidecar", "NoIdentityAgent"}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True), st.data())
 def test_an_object_put_together_of_parts_is_what_is_rendered_whole(names, data):
     texts = ("header x-a=1", "header x-b=1", "header x-c~'c.*'", "path ^=/x", "method GET")
