@@ -166,8 +166,14 @@ class ControlPlaneClient:
             except (aiohttp.ClientError, TimeoutError, HairpinError) as error:
                 remark(f"{url}: {error or 'no answer in time'}", attempt)
 
-    async def policies(self, name: str, policies: Policies) -> None:
-        """Keep the stream of egress policies open; while it is broken, what was said last holds."""
+    async def policies(self, name: str, policies: Policies, *, needed: bool) -> None:
+        """Keep the stream of egress policies open; while it is broken, what was said last holds.
+
+        Args:
+            name: the agent's.
+            policies: takes what comes.
+            needed: whether a control plane without policies is one that fails; else everything is allowed there.
+        """
         url = f"{self._settings.api}/v1/agents/{name}/policies"
         remark = _Remark()
         async for attempt in _attempts():
@@ -175,7 +181,7 @@ class ControlPlaneClient:
                 async with self._session.get(
                     url, headers=self._authorization(), timeout=_POLICIES_TIMEOUT, ssl=self._trust.context()
                 ) as response:
-                    if response.status == HTTPStatus.NOT_FOUND:
+                    if response.status == HTTPStatus.NOT_FOUND and not needed:
                         policies.there_are_none()
                         remark(f"{url}: the control plane has no egress policies", attempt)
                         await asyncio.sleep(_WITHOUT_POLICIES_DELAY)

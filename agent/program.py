@@ -96,7 +96,9 @@ class Agent:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(client.keep_certificate(settings.identity, lease, self._trust_anew))
             tasks.create_task(client.report(settings.name, self._reports))
-            tasks.create_task(client.policies(settings.name, self._policies))
+            # The mesh on one machine has no policies; a cluster's controller always does.
+            in_cluster = settings.mesh_outbound is None
+            tasks.create_task(client.policies(settings.name, self._policies, needed=in_cluster))
             tasks.create_task(self._poll(envoy))
             tasks.create_task(envoy.run())
 

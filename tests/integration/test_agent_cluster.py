@@ -28,6 +28,7 @@ from xds_server.server.ads import AdsServer, ForbiddenProxyError, PeerIdentity, 
 
 pytestmark = pytest.mark.envoy
 
+ALLOW = {"default": "Allow", "rules": []}
 NOT_LEADING = "asked a replica that does not lead"
 
 
@@ -86,6 +87,7 @@ async def test_the_control_plane_is_reached_by_name_and_knows_the_pod(tmp_path):
     named = {"name": {"env": "POD_NAME"}, "namespace": {"env": "POD_NAMESPACE"}}
     setting = new_setting(tmp_path, xds=f"localhost:{port}", host="localhost", **named)
     api = Api(setting.authority)
+    api.say(**{"alice.shop": ALLOW})
     async with (
         serving(api, tmp_path, setting.api_port),
         discovery(setting.authority, port, "alice.shop") as nodes,
@@ -96,7 +98,7 @@ async def test_the_control_plane_is_reached_by_name_and_knows_the_pod(tmp_path):
         assert nodes == ["agent~agent-0.shop"]
 
         async def allowed() -> bool:
-            return await policy_of(setting, "alice.shop") == {"session": "alice.shop", "default": "Allow", "rules": []}
+            return await policy_of(setting, "alice.shop") == {"session": "alice.shop", **ALLOW}
 
         await eventually(allowed, what="the session may use the egress")
         assert await policy_of(setting, "bob.shop") == 403
@@ -168,23 +170,24 @@ async def test_egress_policies_are_followed_and_outlive_the_control_plane(tmp_pa
 
             await eventually(setting.is_ready, what="it is ready")
             await eventually(lambda: has({"session": "alice.shop", **deny}), what="the rules are there")
-            first.say(**{"alice.shop": {"default": "Allow", "rules": []}})
-            await eventually(lambda: has({"session": "alice.shop", "default": "Allow", "rules": []}), what="new rules")
+            first.say(**{"alice.shop": ALLOW})
+            await eventually(lambda: has({"session": "alice.shop", **ALLOW}), what="new rules")
             first.policies.append({"nonsense": True})
             first.policies_now.set()
             await eventually(lambda: setting.logged("policies: "), what="a line that can't be read is told")
-        assert await has({"session": "alice.shop", "default": "Allow", "rules": []})
+        assert await has({"session": "alice.shop", **ALLOW})
         second.say(**{"alice.shop": deny})
         async with serving(second, tmp_path, setting.api_port):
             await eventually(lambda: has({"session": "alice.shop", **deny}), what="the rules of the one that came back")
             assert second.policy_streams == 1
 
 
-async def test_without_the_first_word_on_policies_it_serves_steered_requests_alone(tmp_path):
+@pytest.mark.parametrize("status", [404, 500])
+async def test_without_the_first_word_on_policies_it_serves_steered_requests_alone(tmp_path, status):
     """A control plane that answers with an error is not one without policies."""
     port = free_port()
     setting = new_setting(tmp_path, xds=f"{HOST}:{port}")
-    api = Api(setting.authority, policies_broken=True)
+    api = Api(setting.authority, without_policies=status)
     async with (
         discovery(setting.authority, port, "alice"),
         serving(api, tmp_path, setting.api_port),
@@ -202,18 +205,36 @@ async def test_without_the_first_word_on_policies_it_serves_steered_requests_alo
             assert setting.logged("agent-0/policies") == 1
 
 
+async def test_a_mesh_on_one_machine_has_no_policies(tmp_path):
+    port = free_port()
+    outbound = {"outbound": f"{HOST}:{free_port()}", "services": ["inventory"]}
+    setting = new_setting(tmp_path, xds=f"{HOST}:{port}", mesh=outbound)
+    async with (
+        discovery(setting.authority, port, "alice"),
+        serving(Api(setting.authority), tmp_path, setting.api_port),
+        running(setting),
+    ):
+        await eventually(setting.is_ready, what="it is ready")
+
+        async def allowed() -> bool:
+            return await policy_of(setting, "alice") == {"session": "alice", **ALLOW}
+
+        await eventually(allowed, what="everything is allowed")
+
+
 async def test_an_egress_only_agent_is_ready_when_it_once_knew_who_may_use_it(tmp_path):
     port = free_port()
     setting = new_setting(tmp_path, xds=f"{HOST}:{port}", role="egress")
     api = Api(setting.authority)
+    api.say(**{"alice.shop": ALLOW})
     async with serving(api, tmp_path, setting.api_port), running(setting):
         await eventually(lambda: api.tunnels, what="its Envoy runs and it reports")
         assert await setting.ready() == 503
         async with discovery(setting.authority, port, "alice.shop"):
             await eventually(setting.is_ready, what="it is ready")
-            assert await policy_of(setting, "alice.shop") == {"session": "alice.shop", "default": "Allow", "rules": []}
+            assert await policy_of(setting, "alice.shop") == {"session": "alice.shop", **ALLOW}
         assert await setting.is_ready()
-        assert await policy_of(setting, "alice.shop") == {"session": "alice.shop", "default": "Allow", "rules": []}
+        assert await policy_of(setting, "alice.shop") == {"session": "alice.shop", **ALLOW}
 
 
 UID = 65532

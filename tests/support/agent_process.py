@@ -44,11 +44,11 @@ class Api:
     not_leading: int = 0
     """How many more streams of reports are answered that another replica leads."""
     policies: list[dict[str, Any]] = field(default_factory=list)
-    """Lines of egress policies; without any there are none."""
+    """Lines of egress policies; see `without_policies`."""
     policies_now: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a line was added."""
-    policies_broken: bool = False
-    """Whether that call is answered with an error."""
+    without_policies: int = 404
+    """The status of the answer while there are none."""
     policy_streams: int = 0
     connections: set[tuple[str, int]] = field(default_factory=set)
     """From where reports came."""
@@ -92,9 +92,8 @@ class Api:
         self.policies_now.set()
 
     async def policy(self, request: web.Request) -> web.StreamResponse:
-        if self.policies_broken or not self.policies:
-            status = 500 if self.policies_broken else 404
-            return web.json_response({"message": "no such path"}, status=status)
+        if not self.policies:
+            return web.json_response({"message": "no such path"}, status=self.without_policies)
         self.policy_streams += 1
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)

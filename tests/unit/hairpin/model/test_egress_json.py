@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -38,6 +39,13 @@ def test_the_documented_example():
         EgressRule(action=Action.ALLOW, hosts=("*.example.com", "db.prod"), ports=(Ports(443, 443), Ports(8000, 8100))),
         EgressRule(action=Action.ALLOW, owners=("alice",), environments=("demo",)),
     )
+    jsonschema.validate(document["spec"], EGRESS_POLICY_SPEC.schema())
+
+
+def test_the_example_in_the_documentation():
+    page = (Path(__file__).parents[4] / "docs" / "egress.md").read_text()
+    document = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])
+    assert len(egress_policy_from_json(document).rules) == 4
     jsonschema.validate(document["spec"], EGRESS_POLICY_SPEC.schema())
 
 
