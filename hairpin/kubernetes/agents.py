@@ -153,8 +153,8 @@ def _container(image: str, role: str) -> JsonObject:
         env=[
             pods.from_field("POD_NAME", "metadata.name"),
             pods.from_field("POD_NAMESPACE", "metadata.namespace"),
-            pods.from_field("POD_IP", "status.podIP"),
-            pods.from_field("HOST_IP", "status.hostIP"),
+            pods.from_field("POD_IPS", "status.podIPs"),
+            pods.from_field("HOST_IPS", "status.hostIPs"),
         ],
         startupProbe=startup,
         readinessProbe={"httpGet": {"path": "/ready", "port": READY_PORT}, "periodSeconds": 1, "failureThreshold": 1},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import zipfile
@@ -82,7 +83,12 @@ def test_the_controller_reads_its_settings():
 
 
 def test_the_agents_read_theirs():
-    environment = {"POD_NAME": "hairpin-agent-1", "POD_NAMESPACE": "shop", "POD_IP": "10.0.0.1", "HOST_IP": "10.9.0.1"}
+    environment = {
+        "POD_NAME": "hairpin-agent-1",
+        "POD_NAMESPACE": "shop",
+        "POD_IPS": "10.0.0.1,fd00::1",
+        "HOST_IPS": "10.9.0.1",
+    }
     text = find("ConfigMap", "hairpin-agent", "shop")["data"]["agent.yaml"]
     steering = settings_of(yaml.safe_load(text), environment)
     assert (steering.role, steering.name, steering.namespace) == (Role.STEER, "hairpin-agent-1", "shop")
@@ -166,3 +172,8 @@ def test_choices_that_cannot_be(changes, message):
 
 def test_an_egress_only_agent_has_no_tunnel():
     assert set(agent_settings(FULL, "egress")["listeners"]) == {"egress", "ready"}
+
+
+def test_an_object_fits_into_kubectls_annotation():
+    # `kubectl apply` without --server-side keeps the object in an annotation of 256 KiB at most.
+    assert max(len(json.dumps(document)) for document in OBJECTS) < 200_000
