@@ -121,7 +121,14 @@ class Judge:
 
 async def serve_on_socket(application: web.Application, path: Path) -> web.AppRunner:
     """Serve on a Unix socket; the caller cleans the runner up. A handler ends with its connection."""
-    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+    runner = web.AppRunner(
+        application,
+        access_log=None,
+        handler_cancellation=True,
+        # Envoy closes a connection after an hour; closed from here, it could be with a question on its way.
+        keepalive_timeout=7200,
+        shutdown_timeout=1.0,
+    )
     await runner.setup()
     path.unlink(missing_ok=True)  # once, at start
     await web.UnixSite(runner, str(path)).start()
