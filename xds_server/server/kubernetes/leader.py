@@ -83,6 +83,8 @@ class Election:
             namespace=key.namespace,
             fields=f"metadata.name={key.name}",
         )
+        self._taken = 0.0
+        """When the write that took the lease began."""
         self._seen: tuple[str, float] = ("", 0.0)
         """The version of the lease that was seen last, and when, by the monotonic clock."""
 
@@ -111,8 +113,10 @@ class Election:
         while True:
             self._changed.clear()
             lease = self._lease.get(self._key)
-            if self._lease.synced and self._free(lease) and await self._take(lease):
-                return
+            if self._lease.synced and self._free(lease):
+                self._taken = time.monotonic()
+                if await self._take(lease):
+                    return
             pause = self._seconds / _RENEWALS * random.uniform(0.8, 1.2)  # noqa: S311 # no secret
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
@@ -140,21 +144,22 @@ class Election:
 
     async def _renew(self, work: asyncio.Task[None]) -> None:
         """Return when the lease is lost, or the work done."""
-        deadline = time.monotonic() + self._seconds * _RENEWED_WITHIN
+        deadline = self._taken + self._seconds * _RENEWED_WITHIN
         while not work.done():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._seconds / _RENEWALS):
                     await asyncio.wait([work])
+            lease = self._lease.get(self._key)
+            if lease is not None and lease.holder not in ("", self.identity):
+                log.warning("%s has taken the lease", lease.holder)
+                return
             started = time.monotonic()
             try:
-                async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - started):
-                    renewed = await self._take(self._lease.get(self._key))
+                async with asyncio.timeout(max(0.0, deadline - started)):
+                    if await self._take(lease):
+                        deadline = started + self._seconds * _RENEWED_WITHIN
             except TimeoutError:
                 log.warning("the lease could not be renewed in time")
-                return
-            if renewed:
-                deadline = started + self._seconds * _RENEWED_WITHIN
-            elif self.holder not in ("", self.identity) or time.monotonic() >= deadline:
                 return
 
     async def _take(self, lease: LeaseRecord | None) -> bool:
