@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import math
 import re
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -13,6 +15,7 @@ from cryptography import x509
 
 from hairpin.api import ServerRefusalError
 from hairpin.errors import ConflictError, HairpinError, InvalidFieldError, NotFoundError, UnavailableError
+from hairpin.kubernetes import api
 from hairpin.kubernetes.api import Api, JsonObject
 from hairpin.kubernetes.errors import (
     ApiConflictError,
@@ -41,6 +44,8 @@ from local_proxy.session_store import (
 
 ANSWER_SECONDS = 10.0
 """How long the controller may take to answer a claim, or a request for a certificate."""
+BORNE_SECONDS = 60.0
+"""How long a refusal is borne after all was well: an API server that has just begun knows neither roles nor resources."""
 DISCARD_SECONDS = 2.0
 """How long taking back a claim that came to nothing may take; after that it runs out by itself."""
 _GENERATED = "00000"
@@ -53,20 +58,24 @@ _INVALID = re.compile(r"(?:Session\.hairpin\.dev|sessions\.hairpin\.dev) \".*?\"
 _MAY_NOT = re.compile(r"\bUser \".*\" cannot ")
 
 
+class NotInstalledError(NotFoundError):
+    """The API server has no Sessions."""
+
+
 class KubernetesSessions:
     """One developer's sessions in one namespace.
 
     Args:
-        api: the API server.
+        server: the API server.
         namespace: whose sessions; `list` has everyone's in it.
         user: says who we are to the API server.
         everywhere: whether `list` has those of all namespaces.
     """
 
     def __init__(
-        self, api: Api, namespace: str, user: Callable[[], Awaitable[str]], *, everywhere: bool = False
+        self, server: Api, namespace: str, user: Callable[[], Awaitable[str]], *, everywhere: bool = False
     ) -> None:
-        self._api = api
+        self._api = server
         self._namespace = namespace
         self._user = user
         self._everywhere = everywhere
@@ -135,7 +144,12 @@ class KubernetesSessions:
         if not isinstance(certificate_request, Unset):
             spec["certificateRequest"] = certificate_request
         async with self._told():
-            document = await self._api.patch(SESSIONS, name, {"spec": spec}, namespace=self._namespace)
+            try:
+                document = await self._api.patch(SESSIONS, name, {"spec": spec}, namespace=self._namespace)
+            except ApiNotFoundError as error:
+                if await self._is_installed():
+                    raise
+                raise UnavailableError(str(error)) from error  # an API server that begins has no custom resources yet
             if isinstance(certificate_request, Unset):
                 return self._session(document)
             return await self._certified(document)
@@ -154,18 +168,21 @@ class KubernetesSessions:
             HairpinError: the API server refuses.
         """
         first, longest = RECONNECT_SECONDS
-        pause, lost = first, False
+        pause, lost, known, broken = first, False, False, 0.0
         while True:
             try:
                 async with contextlib.aclosing(self._watched(name)) as events:
                     async for event in events:
-                        pause, lost = first, False
+                        pause, lost, known, broken = first, False, True, 0.0
                         yield event
                         if isinstance(event, SessionEnded):
                             return
             except ApiGoneError:
-                continue
-            except UnavailableError as error:
+                pass
+            except HairpinError as error:
+                broken = broken or time.monotonic()
+                if not _may_pass(error, time.monotonic() - broken if known else math.inf):
+                    raise
                 if not lost:
                     lost = True
                     yield WatchLost(error)
@@ -174,17 +191,14 @@ class KubernetesSessions:
 
     async def _watched(self, name: str) -> AsyncGenerator[Event, None]:
         """The session as it is, and then what happens to it, for as long as the API server lets watch."""
-        fields = f"metadata.name={name}"
         async with self._told():
-            found = await self._api.list(SESSIONS, namespace=self._namespace, fields=fields)
+            found = await self._api.list(SESSIONS, namespace=self._namespace, fields=f"metadata.name={name}")
             if not found["items"] or self._is_another(found["items"][0]):
                 raise NotFoundError(f"there is no session {name!r} in namespace {self._namespace}")
             yield SessionChanged(self._session(found["items"][0]))
             version = found["metadata"]["resourceVersion"]
             while True:
-                async with contextlib.aclosing(
-                    self._api.watch(SESSIONS, namespace=self._namespace, version=version, fields=fields)
-                ) as events:
+                async with contextlib.aclosing(self._changes(name, version)) as events:
                     before = version
                     async for event in events:
                         version = event.object["metadata"]["resourceVersion"]
@@ -222,18 +236,22 @@ class KubernetesSessions:
 
     async def _states(self, document: JsonObject) -> AsyncGenerator[Session, None]:
         """The session now, and after each change until it is deleted."""
-        yield self._session(document)
-        name, version = document["metadata"]["name"], document["metadata"]["resourceVersion"]
+        name = document["metadata"]["name"]
         while True:
-            async with contextlib.aclosing(
-                self._api.watch(SESSIONS, namespace=self._namespace, version=version, fields=f"metadata.name={name}")
-            ) as events:
-                async for event in events:
-                    version = event.object["metadata"]["resourceVersion"]
-                    if event.type == "DELETED":
-                        return
-                    if event.type != "BOOKMARK":
-                        yield self._session(event.object)
+            yield self._session(document)
+            try:
+                async with contextlib.aclosing(self._changes(name, document["metadata"]["resourceVersion"])) as events:
+                    async for event in events:
+                        if event.type == "DELETED":
+                            return
+                        if event.type != "BOOKMARK":
+                            yield self._session(event.object)
+            except ApiGoneError:  # an API server that has just begun may say so of the last version, too
+                await asyncio.sleep(RECONNECT_SECONDS[0])
+            document = await self._api.get(SESSIONS, name, namespace=self._namespace)
+
+    def _changes(self, name: str, version: str) -> AsyncGenerator[api.Event, None]:
+        return self._api.watch(SESSIONS, namespace=self._namespace, version=version, fields=f"metadata.name={name}")
 
     def _unanswered(self, session: Session) -> UnavailableError:
         waited = f"{ANSWER_SECONDS:.0f} s"
@@ -292,7 +310,7 @@ class KubernetesSessions:
             invalid = _INVALID.search(text)
             return ServerRefusalError(invalid[1].strip() if invalid else text)
         if isinstance(error, ApiNotFoundError) and not await self._is_installed():
-            return NotFoundError(
+            return NotInstalledError(
                 f"hairpin is not installed in the cluster at {self._api.server}: an operator does it with "
                 "`hairpin install`; or name another --context"
             )
@@ -326,6 +344,14 @@ def refusal(session: Session) -> HairpinError:
     if kinds & {*_HELD}:
         return ConflictError(message)
     return NotFoundError(message) if _UNKNOWN_TARGET in kinds else ServerRefusalError(message)
+
+
+def _may_pass(error: HairpinError, seconds: float) -> bool:
+    """Whether something that keeps a watch from working may go away, so many seconds after it broke."""
+    if isinstance(error, UnavailableError):
+        return True
+    gone = isinstance(error, NotFoundError) and not isinstance(error, NotInstalledError)
+    return not gone and seconds < BORNE_SECONDS
 
 
 def _is_certified(session: Session) -> bool:

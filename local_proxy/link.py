@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import shutil
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -386,6 +387,7 @@ class Link:
     async def _repeated(self, call: Callable[[], Awaitable[Session]]) -> Session:
         """Repeat a call until the control plane answers."""
         pause, longest = RETRY_SECONDS
+        refused: float | None = None
         while True:
             try:
                 return await call()
@@ -394,7 +396,9 @@ class Link:
             except HairpinError as error:
                 # While it can't be watched, what a call is told is no better than what the watch is: that decides.
                 if self._held.watching and not isinstance(error, UnavailableError):
-                    raise
+                    refused = refused or time.monotonic()
+                    if time.monotonic() - refused > REFUSED_SECONDS:
+                        raise
                 if self._held.watching and str(error) != self._problem:
                     self._problem = str(error)
                     self._console.warn(f"{error}; trying on")
