@@ -21,6 +21,7 @@ from hairpin.kubernetes.kinds import (
     STATEFUL_SETS,
 )
 from hairpin.kubernetes.objects import installation_objects
+from hairpin.kubernetes.prune import prune
 
 JsonObject = dict[str, Any]
 Say = Callable[[str], None]
@@ -52,6 +53,7 @@ async def install(api: Api, installation: Installation, *, say: Say, wait_second
         if document["kind"] == "CustomResourceDefinition":
             await _until_served(api, document)
     say(f"applied: hairpin in {SYSTEM}, agents in {', '.join(installation.namespaces)}")
+    await prune(api, objects, manager=MANAGER, say=say)
     if wait_seconds:
         await _until_ready(api, [d for d in objects if d["kind"] in _WORKLOADS], say, wait_seconds)
 

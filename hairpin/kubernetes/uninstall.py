@@ -13,21 +13,18 @@ from typing import Any
 from hairpin.errors import HairpinError, UnavailableError
 from hairpin.kubernetes.api import Api
 from hairpin.kubernetes.crds import custom_resource_definitions
-from hairpin.kubernetes.errors import ApiForbiddenError, ApiNotFoundError
+from hairpin.kubernetes.errors import ApiForbiddenError
 from hairpin.kubernetes.installation import DEVELOPER, OURS, PART_OF, SYSTEM, VIEWER
+from hairpin.kubernetes.inventory import CLUSTER_ROLE_BINDINGS, LABELLED, LABELS, ROLE_BINDINGS, items
 from hairpin.kubernetes.kinds import (
     ADMISSION_POLICIES,
     ADMISSION_POLICY_BINDINGS,
-    CONFIG_MAPS,
     CUSTOM_RESOURCE_DEFINITIONS,
     DEPLOYMENTS,
     EGRESS_POLICIES,
     ENVIRONMENTS,
     ENVOY_FILTERS,
-    LEASES,
     NAMESPACES,
-    SECRETS,
-    SERVICE_ACCOUNTS,
     SERVICES,
     SESSIONS,
     STATEFUL_SETS,
@@ -37,31 +34,7 @@ from hairpin.kubernetes.kinds import (
 JsonObject = dict[str, Any]
 Say = Callable[[str], None]
 
-LABELS = ",".join(f"{name}={value}" for name, value in OURS.items())
-_RBAC = "rbac.authorization.k8s.io"
-ROLES = Kind(_RBAC, "v1", "roles", "Role")
-ROLE_BINDINGS = Kind(_RBAC, "v1", "rolebindings", "RoleBinding")
-CLUSTER_ROLES = Kind(_RBAC, "v1", "clusterroles", "ClusterRole", namespaced=False)
-CLUSTER_ROLE_BINDINGS = Kind(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False)
 _POLL_SECONDS = 0.2
-
-_LABELLED = (
-    STATEFUL_SETS,
-    Kind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget"),
-    Kind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy"),
-    Kind("security.istio.io", "v1", "authorizationpolicies", "AuthorizationPolicy"),
-    Kind("networking.istio.io", "v1", "destinationrules", "DestinationRule"),
-    SERVICES,
-    CONFIG_MAPS,
-    SECRETS,
-    LEASES,
-    SERVICE_ACCOUNTS,
-    ROLE_BINDINGS,
-    ROLES,
-    CLUSTER_ROLE_BINDINGS,
-    CLUSTER_ROLES,
-)
-"""What is found by its label, in the order in which it goes."""
 
 
 async def uninstall(api: Api, *, say: Say, wait_seconds: float) -> int:
@@ -105,7 +78,7 @@ class _Removal:
         await self._until_none(DEPLOYMENTS)
         await self._remove(SESSIONS)
         await self._remove(ENVOY_FILTERS, labels=LABELS)
-        for kind in _LABELLED:
+        for kind in LABELLED:
             await self._remove(kind, labels=LABELS)
         for kind in (STATEFUL_SETS, SERVICES):
             await self._until_none(kind)
@@ -120,11 +93,7 @@ class _Removal:
 
     async def _items(self, kind: Kind, *, labels: str = "") -> list[JsonObject]:
         self.doing = f"to list {kind.plural}"
-        try:
-            found: list[JsonObject] = (await self._api.list(kind, labels=labels))["items"]
-        except ApiNotFoundError:  # no such kind here, or none any more
-            return []
-        return found
+        return await items(self._api, kind, labels=labels)
 
     async def _remove(self, kind: Kind, *, labels: str = "") -> None:
         removed = 0

@@ -262,6 +262,30 @@ async def fill(cluster):
     )
 
 
+async def test_a_namespace_less(cluster):
+    before = await everything(cluster)
+    await hairpin(cluster, "install", "-n", "shop", "--no-wait")
+    least = await everything(cluster)
+    await hairpin(cluster, "install", "-n", "shop", "-n", "billing", "--identity", "default", "--no-wait")
+    ours = {"name": "hairpin-sessions-x", "namespace": "billing", "labels": {"app.kubernetes.io/part-of": "hairpin"}}
+    theirs = {"name": "theirs", "namespace": "billing"}
+    for metadata in (ours, theirs):
+        filters = {"apiVersion": "networking.istio.io/v1alpha3", "kind": "EnvoyFilter", "metadata": metadata}
+        await cluster.client.apply({**filters, "spec": {"configPatches": []}})
+    lines = await hairpin(cluster, "install", "-n", "shop", "--no-wait")
+    assert "no longer served: billing" in lines
+    assert "removed StatefulSet shop/hairpin-agent-as-default" in lines
+    await cluster.client.wait_gone("StatefulSet", "hairpin-agent", namespace="billing")
+    left = {"Pod", "ControllerRevision", "ReplicaSet", "EndpointSlice", "IPAddress"}  # go and come after their owners
+    assert {found for found in await everything(cluster) if found[0] not in left} == {
+        *(found for found in least if found[0] not in left),
+        ("EnvoyFilter", "billing", "theirs"),
+    }
+    await hairpin(cluster, "uninstall")
+    await cluster.client.delete("EnvoyFilter", "theirs", "billing")
+    assert await everything(cluster) == before
+
+
 async def test_a_half_that_is_gone_is_no_hindrance(cluster):
     before = await everything(cluster)
     await hairpin(cluster, "install", "-n", "shop", "--no-wait")
