@@ -87,28 +87,35 @@ func runContainer() {
 	if err := spec.enter(); err != nil {
 		fail(err)
 	}
-	pid, err := spec.Process.start()
+	pid, err := spec.Process.start(syscall.SIGKILL)
 	if err != nil {
 		fail(err)
 	}
 	unix.Close(statusFD)
-	forwardUntilExit(pid, signals)
+	go forward(pid, signals)
+	waitFor(pid)
 }
 
 func execContainer() {
 	unix.CloseOnExec(specFD)
 	unix.CloseOnExec(statusFD)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM)
 	var spec execSpec
 	readSpec(&spec)
 	if err := enterNamespaces(spec.Target); err != nil {
 		fail(err)
 	}
-	pid, err := spec.Process.start()
+	pid, err := spec.Process.start(0) // a parent outside its process namespace is none to Go, which would have it killed
 	if err != nil {
 		fail(err)
 	}
 	unix.Close(statusFD)
-	forwardUntilExit(pid, nil)
+	go func() {
+		<-signals
+		_ = syscall.Kill(-pid, syscall.SIGKILL)
+	}()
+	waitFor(pid)
 }
 
 func enterNamespaces(target int) error {
@@ -134,7 +141,7 @@ func enterNamespaces(target int) error {
 }
 
 // Starts the program from this thread, whose namespaces and limits it inherits.
-func (p process) start() (int, error) {
+func (p process) start(withParent syscall.Signal) (int, error) {
 	os.Clearenv()
 	for _, pair := range p.Env {
 		if name, value, ok := strings.Cut(pair, "="); ok {
@@ -155,7 +162,7 @@ func (p process) start() (int, error) {
 		Env:   p.Env,
 		Files: []uintptr{0, 1, 2},
 		Sys: &syscall.SysProcAttr{
-			Setsid: true, Setctty: p.TTY, Pdeathsig: syscall.SIGKILL,
+			Setsid: true, Setctty: p.TTY, Pdeathsig: withParent,
 			Credential: &syscall.Credential{Uid: p.UID, Gid: p.GID, Groups: p.Groups},
 		},
 	})
@@ -180,13 +187,14 @@ func (p process) limit() error {
 	return nil
 }
 
-// Adopts orphans, passes signals on, ends as the program ends.
-func forwardUntilExit(pid int, signals <-chan os.Signal) {
-	go func() {
-		for s := range signals {
-			_ = syscall.Kill(pid, s.(syscall.Signal))
-		}
-	}()
+func forward(pid int, signals <-chan os.Signal) {
+	for s := range signals {
+		_ = syscall.Kill(pid, s.(syscall.Signal))
+	}
+}
+
+// Adopts orphans; ends as the program ends.
+func waitFor(pid int) {
 	for {
 		var status syscall.WaitStatus
 		ended, err := syscall.Wait4(-1, &status, 0, nil)
@@ -216,6 +224,5 @@ func childOf(pid int) int {
 	_, _ = fmt.Sscanf(string(text), "%d", &child)
 	return child
 }
-
 
 func containerID(pid int) string { return "process://" + strconv.Itoa(pid) }

@@ -62,4 +62,3 @@ func (l *logFile) copy(stream string, from *os.File, done chan<- struct{}) {
 }
 
 func (l *logFile) close() { l.file.Close() }
-

@@ -130,6 +130,15 @@ func (s containerSpec) mountBinds() error {
 			return err
 		}
 	}
+	// Only now: a volume may be mounted inside a read-only one, as Istio does.
+	for _, b := range binds {
+		if !b.ReadOnly {
+			continue
+		}
+		if err := mount("", b.To, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -145,13 +154,7 @@ func mountBind(b bind) error {
 	if err := makeMountPoint(b.To, found.IsDir()); err != nil {
 		return fmt.Errorf("mount on %s: %w", b.To, err)
 	}
-	if err := mount(from, b.To, "", unix.MS_BIND, ""); err != nil {
-		return err
-	}
-	if !b.ReadOnly {
-		return nil
-	}
-	return mount("", b.To, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")
+	return mount(from, b.To, "", unix.MS_BIND, "")
 }
 
 func makeMountPoint(path string, folder bool) error {

@@ -82,15 +82,12 @@ func (n *node) serveExec(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	rc.ServeExec(w, r, executor{c, ctx}, p.name, p.uid, c.spec.Name, r.URL.Query()["command"], options, idle, streamCreation,
+	rc.ServeExec(w, r, executor{c}, p.name, p.uid, c.spec.Name, r.URL.Query()["command"], options, idle, streamCreation,
 		remotecommandconsts.SupportedStreamingProtocols)
 }
 
 type executor struct {
 	container *container
-	ctx       context.Context
 }
 
 func (e executor) ExecInContainer(_ context.Context, _ string, _ types.UID, _ string, args []string, in io.Reader, out, errs io.WriteCloser,

@@ -163,7 +163,7 @@ func (i *instance) command(args []string, limit time.Duration) (string, error) {
 	if err := i.start(args, false, cmd); err != nil {
 		return "", err
 	}
-	timer := time.AfterFunc(limit, func() { _ = cmd.Process.Kill() })
+	timer := time.AfterFunc(limit, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })
 	err := cmd.Wait()
 	if !timer.Stop() && err != nil {
 		return output.String(), fmt.Errorf("command timed out after %s", limit)
