@@ -43,6 +43,12 @@ _RATE = "request-log"
 _KEEPALIVE: Config = {"connection_keepalive": {"interval": "1s", "timeout": "1s"}}
 """A laptop whose lid is closed answers nothing: its requests fall through after two seconds at most."""
 _FOREVER: Config = {"idle_timeout": "0s"}
+_MAY_BE_DELIVERED: Config = {
+    "filter": {"response_flag_filter": {"flags": ["UC", "UR"]}},
+    "headers_to_add": [set_header("x-envoy-ratelimited", "true")],
+}
+"""When the tunnel ends under a request, its process may have had it. Istio has callers' sidecars repeat whatever ends
+UNAVAILABLE, as all of gRPC does then; this is the one header that keeps an Envoy from it (docs/decisions/0010)."""
 _COUNTED_FOR_NOTHING: list[Config] = [
     {"prefix": "cluster.session."},
     # All but those of what is under way, which a drain waits for.
@@ -186,7 +192,10 @@ def _steer_listener(settings: AgentSettings, at: SocketAddress) -> Config:
         filters=(remember,),
         route_config={"virtual_hosts": [routes]},
         # A refusal with a body would be cut off by the sidecar's retry, and over HTTP/1.1 that costs the connection.
-        local_reply_config={"body_format": {"text_format_source": {"inline_string": ""}}},
+        local_reply_config={
+            "body_format": {"text_format_source": {"inline_string": ""}},
+            "mappers": [_MAY_BE_DELIVERED],
+        },
         forward_client_cert_details="ALWAYS_FORWARD_ONLY",
         upgrade_configs=[{"upgrade_type": "websocket"}],
         access_log=[_request_log(settings)],

@@ -234,7 +234,8 @@ def fail_open_routes(name: str, match: RouteMatch, cluster: str, session: str) -
     undelivered = HeaderMatcher(
         name=SERVED_HEADER, string_match=StringMatcher(safe_regex=RegexMatcher(regex=NOT_DELIVERED))
     )
-    again = "connect-failure,refused-stream,reset,retriable-headers"
+    # The agent marks what may have been delivered so that nobody else repeats it (envoy-ratelimited): here that is wanted.
+    again = "connect-failure,refused-stream,reset,retriable-headers,envoy-ratelimited"
     once = "connect-failure,refused-stream,retriable-headers"
     repeatable = replace(match, headers=[*match.headers, idempotent])
     return (

@@ -77,6 +77,9 @@ def test_only_idempotent_requests_are_repeated_after_they_may_have_been_delivere
     assert "POST" not in method.string_match.safe_regex.regex and "PATCH" not in method.string_match.safe_regex.regex
     assert "reset" in again.route.retry_policy.retry_on.split(",")
     assert "reset" not in once.route.retry_policy.retry_on.split(",")
+    # What the agent says may have been delivered.
+    assert "envoy-ratelimited" in again.route.retry_policy.retry_on.split(",")
+    assert "envoy-ratelimited" not in once.route.retry_policy.retry_on.split(",")
     [served] = again.route.retry_policy.retriable_headers
     assert served.invert_match and served.treat_missing_header_as_empty and served.string_match.exact == "via_upstream"
 
