@@ -15,7 +15,11 @@ PYTHON_HOME = "/mnt/python"
 SITE_PACKAGES = "/mnt/site-packages"
 SOURCE = "/mnt/hairpin"
 PYTHON = f"{PYTHON_HOME}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
-PYTHON_ENVIRONMENT = {"PYTHONPATH": f"{SOURCE}:{SITE_PACKAGES}", "PYTHONDONTWRITEBYTECODE": "1"}
+PYTHON_ENVIRONMENT = {
+    "PYTHONPATH": f"{SOURCE}:{SITE_PACKAGES}",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "LD_LIBRARY_PATH": f"{PYTHON_HOME}/lib",  # else a Python that was moved may find another one's library
+}
 
 _BOOTSTRAP = "/var/lib/istio/envoy/envoy_bootstrap_tmpl.json"
 

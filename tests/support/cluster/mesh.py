@@ -117,6 +117,15 @@ class Cluster(ApiServer):
                 process.terminate()
             await process.wait()
 
+    async def kill_container(self, pod: Pod, container: str) -> None:
+        """As `kill -9` of a container's first process; the node starts it again."""
+        status = (await self.client.get("Pod", pod.name, pod.namespace) or {}).get("status", {})
+        for found in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
+            if found["name"] == container and "running" in found["state"]:
+                await asyncio.to_thread(self.host.run, "kill", "-KILL", found["containerID"].removeprefix("process://"))
+                return
+        raise LookupError(f"{container} does not run in {pod.name}")
+
     def _pod(self, found: Object) -> Pod:
         metadata, ip = found["metadata"], found["status"]["podIP"]
         name = NETNS_PREFIX + metadata["uid"]
