@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
+from signal import SIGINT, SIGKILL, Signals
 from typing import Any
 
 import aiohttp
@@ -36,12 +36,12 @@ class LaptopRun(Run):
                 return children[0].pid
         return self.process.pid
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: Signals) -> None:
         """Send it a signal."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
-    async def end(self, number: signal.Signals = signal.SIGINT) -> int:
+    async def end(self, number: Signals = SIGINT) -> int:
         """End it by a signal, and wait."""
         if self.process.returncode is None:
             self.signal(number)
@@ -88,7 +88,7 @@ class IstioMesh:
             finally:
                 with contextlib.suppress(TimeoutError):
                     await run.end()
-                run.signal(signal.SIGKILL)
+                run.signal(SIGKILL)
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
