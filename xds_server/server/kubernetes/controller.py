@@ -80,7 +80,7 @@ class Controller:
         """Until cancelled: the lease is lost then, or the process ends."""
         since = datetime.now(UTC)
         changed = self._cluster.signal.subscribe()
-        renderer = Renderer()
+        renderer, backoff = Renderer(), Backoff()
         under_way: set[Match] = set()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -89,7 +89,14 @@ class Controller:
                     now = datetime.now(UTC)
                     self._reports.keep(lambda pod: self._cluster.pod(pod) is not None)
                     world = world_of(self._cluster, self._settings, since, self._reports.tunnels, self._judged)
-                    what = plan(world, now, renderer)
+                    try:
+                        what = plan(world, now, renderer)
+                        backoff.reset()
+                    except Exception:
+                        # A bug: steering stays as it is, and agents are served on.
+                        log.exception("no plan")
+                        await asyncio.sleep(backoff.next())
+                        continue
                     self._tell(what.remarks)
                     self._forget_verdicts(world)
                     for match in what.validate - under_way:
