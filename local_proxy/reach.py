@@ -125,27 +125,27 @@ async def port_forwards(
 async def reachable(agent: AgentAddress, seconds: float = 2.0) -> bool:
     """Whether a replica of the agent answers where it takes tunnels.
 
-    That a connection is taken tells nothing: a port-forward takes all. An agent speaks TLS, so it must say something of it,
-    be it that it misses our certificate.
+    That a connection is taken tells nothing: a port-forward takes all. An agent speaks TLS, so it is greeted, and must answer.
     """
     try:
         async with asyncio.timeout(seconds):
-            _, writer = await asyncio.open_connection(agent.host, agent.tunnel_port, ssl=_anyone())
-    except ssl.SSLEOFError:
-        return False
-    except ssl.SSLError:
-        return True  # words of TLS
+            reader, writer = await asyncio.open_connection(agent.host, agent.tunnel_port)
+            try:
+                writer.write(_client_hello())
+                return bool(await reader.read(1))
+            finally:
+                writer.close()
     except (OSError, TimeoutError):
         return False
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-    return True
 
 
-def _anyone() -> ssl.SSLContext:
-    """Envoy checks who the agent is; this asks only whether one is there."""
+def _client_hello() -> bytes:
+    """The first words of TLS. Who answers is of no matter here: Envoy checks it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    return context
+    words = ssl.MemoryBIO()
+    greeting = context.wrap_bio(ssl.MemoryBIO(), words)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        greeting.do_handshake()
+    return words.read()
