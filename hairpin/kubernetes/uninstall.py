@@ -35,6 +35,8 @@ JsonObject = dict[str, Any]
 Say = Callable[[str], None]
 
 _POLL_SECONDS = 0.2
+_WITH_DEPENDENTS = (DEPLOYMENTS, STATEFUL_SETS, SERVICES)
+"""Deleted in the foreground, which is the garbage collector's work: these are the last to go."""
 
 
 async def uninstall(api: Api, *, say: Say, wait_seconds: float) -> int:
@@ -80,7 +82,7 @@ class _Removal:
         await self._remove(ENVOY_FILTERS, labels=LABELS)
         for kind in LABELLED:
             await self._remove(kind, labels=LABELS)
-        for kind in (STATEFUL_SETS, SERVICES):
+        for kind in _WITH_DEPENDENTS:
             await self._until_none(kind)
         for kind in (ENVIRONMENTS, EGRESS_POLICIES):
             await self._remove(kind)
@@ -103,7 +105,10 @@ class _Removal:
                 continue
             self.doing = f"to delete {kind.name} {metadata['name']}"
             gone = await self._api.delete(
-                kind, metadata["name"], namespace=metadata.get("namespace", ""), propagation="Foreground"
+                kind,
+                metadata["name"],
+                namespace=metadata.get("namespace", ""),
+                propagation="Foreground" if kind in _WITH_DEPENDENTS else "",
             )
             removed += gone is not None
         if removed:
