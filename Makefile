@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 ONCE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-istio mesh-build mesh-up check format chaos bench lock schema manifests clean
+.PHONY: help setup demo test test-fast test-istio mesh-build mesh-up check format chaos bench bench-istio lock schema manifests clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ chaos: $(READY) ## kill and freeze each part under load, and count what failed
 
 bench: $(READY) ## latency, throughput, attach time and CPU, as ratios of one run (wrk: Debian's)
 	$(BIN)/python -m bench $(BENCH)
+
+bench-istio: $(READY) mesh-build ## the same in a real Istio mesh: also session starts, port-forward, delivery (root, Go, wrk)
+	$(BIN)/python -m bench.istio $(BENCH)
 
 lock: ## the hashed locks, from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o requirements.txt

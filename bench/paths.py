@@ -38,7 +38,7 @@ async def measure(rounds: int, seconds: float) -> dict[str, Any]:
                             samples.setdefault(name, {}).setdefault(connections, []).append(sample)
             finally:
                 _control_plane(mesh).send_signal(signal.SIGCONT)
-    return _summary(samples)
+    return summary(samples, BASELINE)
 
 
 def _paths(mesh: BenchMesh) -> dict[str, tuple[str, dict[str, str], str]]:
@@ -89,20 +89,21 @@ async def _sample(url: str, headers: dict[str, str], connections: int, seconds: 
     }
 
 
-def _summary(samples: dict[str, dict[int, list[dict[str, float]]]]) -> dict[str, Any]:
-    summary: dict[str, Any] = {}
+def summary(samples: dict[str, dict[int, list[dict[str, float]]]], baseline: str) -> dict[str, Any]:
+    """By path and number of connections: medians, quartiles, and ratios to the baseline of the same round."""
+    table: dict[str, Any] = {}
     for name, by_connections in samples.items():
         for connections, values in by_connections.items():
-            base = samples[BASELINE][connections]
+            base = samples[baseline][connections]
             ratios = [value["rps"] / one["rps"] for value, one in zip(values, base, strict=True)]
             over = [value["p50"] - one["p50"] for value, one in zip(values, base, strict=True)]
             row = {key: spread([value[key] for value in values]) for key in ("rps", "p50", "p99", "cpu")}
-            summary.setdefault(name, {})[str(connections)] = {
+            table.setdefault(name, {})[str(connections)] = {
                 **row,
                 "rps_ratio": spread(ratios),
                 "p50_over": spread(over),
             }
-    return summary
+    return table
 
 
 def spread(values: list[float]) -> dict[str, float]:

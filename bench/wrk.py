@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hairpin.errors import HairpinError, NotFoundError
@@ -26,8 +27,22 @@ class Load:
     """Answers that were not 2xx or 3xx, and socket errors."""
 
 
-async def wrk(url: str, *, connections: int, seconds: float, headers: dict[str, str] | None = None) -> Load:
-    """Load a URL on loopback.
+async def wrk(
+    url: str,
+    *,
+    connections: int,
+    seconds: float,
+    headers: dict[str, str] | None = None,
+    inside: Sequence[str] = (),
+) -> Load:
+    """Load a URL on loopback, or in a network namespace.
+
+    Args:
+        url: of what.
+        connections: how many are kept open.
+        seconds: for how long.
+        headers: of each request.
+        inside: put before the command, to run it elsewhere.
 
     Raises:
         NotFoundError: wrk is not installed.
@@ -40,7 +55,7 @@ async def wrk(url: str, *, connections: int, seconds: float, headers: dict[str, 
     for name, value in (headers or {}).items():
         arguments += ["-H", f"{name}: {value}"]
     process = await asyncio.create_subprocess_exec(
-        program, *arguments, url, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *inside, program, *arguments, url, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     output, errors = await process.communicate()
     if process.returncode != 0:
