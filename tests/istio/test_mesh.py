@@ -7,7 +7,6 @@ import secrets
 import signal
 import sys
 from collections import Counter
-from pathlib import Path
 
 import aiohttp
 import psutil
@@ -98,7 +97,8 @@ class TestInjection:
     async def test_a_pod_asks_for_it_by_label_and_others_get_none(self, cluster: Cluster) -> None:
         name = await cluster.new_namespace()
         for pod, labels in (("in", {"sidecar.istio.io/inject": "true"}), ("out", {})):
-            spec = {"containers": [{"name": "app", "image": "app", "args": [pod]}]}
+            probe = {"tcpSocket": {"port": 8080}, "periodSeconds": 1}
+            spec = {"containers": [{"name": "app", "image": "app", "args": [pod], "readinessProbe": probe}]}
             await cluster.client.apply(
                 {
                     "apiVersion": "v1",
@@ -231,11 +231,12 @@ class TestLaptop:
         assert code == 0 and output.startswith("hairpin ")
 
     async def test_a_program_can_be_watched_and_ended(self, cluster: Cluster) -> None:
-        async with cluster.laptop.running("sh", "-c", "echo ready; exec sleep 60") as program:
+        script = "trap 'echo asked; exit 7' TERM; echo ready; while :; do sleep 0.1; done"
+        async with cluster.laptop.running("sh", "-c", script) as program:
             await program.printed("ready")
-            assert Path(f"/proc/{program.pid}/comm").read_text().strip() == "sleep"
             program.signal(signal.SIGTERM)
-            assert await program.wait() != 0
+            assert await program.wait() == 7
+            await program.printed("asked")
 
 
 def _is_ready(pod: dict) -> bool:

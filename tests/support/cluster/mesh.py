@@ -28,16 +28,23 @@ NETNS_PREFIX = "hp-"
 NODE = "node0"
 _AT = Addresses(ip=GATEWAY, api=6443, etcd=2379, etcd_peer=2380, controller_manager=10257)
 _COREFILE = """\
-.:53 {{
+cluster.local:53 {{
   bind {address}
   errors
   ready {address}:8181
-  kubernetes cluster.local {{
+  kubernetes {{
     kubeconfig {kubeconfig}
     ttl 1
   }}
 }}
+.:53 {{
+  bind {address}
+  template ANY ANY {{
+    rcode NXDOMAIN
+  }}
+}}
 """
+"""No other name exists: there is no way out, and who asks is to hear so at once."""
 
 
 class Cluster(ApiServer):
