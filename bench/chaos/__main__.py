@@ -13,36 +13,65 @@ import asyncio
 import json
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from bench.chaos.faults import FAULTS
+from bench.chaos.faults import FAULTS, Fault, M
 from bench.chaos.load import PAUSE_SECONDS
 from bench.chaos.measure import Result, measure, result_of, silence, table
-from bench.chaos.mesh import chaos_mesh
+from bench.chaos.mesh import ChaosMesh, chaos_mesh
 from hairpin.errors import HairpinError
 
+OpenMesh = Callable[[argparse.Namespace, Path], AbstractAsyncContextManager[M]]
+"""A mesh for these arguments, with its files in a folder."""
 
-async def run(arguments: argparse.Namespace, folder: Path, results: list[Result]) -> None:
+
+async def run(
+    open_mesh: OpenMesh[M],
+    faults: Sequence[Fault[M]],
+    arguments: argparse.Namespace,
+    folder: Path,
+    results: list[Result],
+) -> None:
     """The mesh, and all faults in it."""
-    faults = [fault for fault in FAULTS if fault.name in arguments.only]
+    faults = [fault for fault in faults if fault.name in arguments.only]
     results += map(result_of, faults)
-    async with chaos_mesh(folder, replicas=arguments.replicas, pause=arguments.pause) as mesh:
+    async with open_mesh(arguments, folder) as mesh:
         await measure(
             mesh, faults, results, arguments.repetitions, lambda text: print(f"  {text}", file=sys.stderr, flush=True)
         )
 
 
-def main() -> int:
-    """Measure and print."""
-    known = [fault.name for fault in FAULTS]
-    parser = argparse.ArgumentParser(prog="python -m bench.chaos", description=__doc__.partition("\n")[0])
-    parser.add_argument("--repetitions", type=int, default=7, help="of each fault (default 7)")
-    parser.add_argument("--replicas", type=int, default=1, help="of the agent; the first is struck (default 1)")
-    pause = f"seconds between two requests of a connection (default {PAUSE_SECONDS:g})"
-    parser.add_argument("--pause", type=float, default=PAUSE_SECONDS, help=pause)
+def options(
+    program: str, description: str | None, faults: Sequence[Fault[M]], *, repetitions: int, pause: float, file: str
+) -> argparse.ArgumentParser:
+    """The options that all meshes have, with these defaults."""
+    known = [fault.name for fault in faults]
+    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=(description or "").partition("\n")[0])
+    parser.add_argument("--repetitions", type=int, default=repetitions, help=f"of each fault (default {repetitions})")
+    pauses = f"seconds between two requests of a connection (default {pause:g})"
+    parser.add_argument("--pause", type=float, default=pause, help=pauses)
     parser.add_argument("--only", type=lambda text: text.split(","), default=known, help=f"of {','.join(known)}")
-    parser.add_argument("--json", type=Path, default=Path("bench/results/chaos.json"), help="where the numbers go")
+    parser.add_argument("--json", type=Path, default=Path("bench/results", file), help="where the numbers go")
     parser.add_argument("--keep", type=Path, help="a folder for the mesh's files and logs, kept")
+    return parser
+
+
+def main() -> int:
+    """The embedded mesh."""
+    parser = options("bench.chaos", __doc__, FAULTS, repetitions=7, pause=PAUSE_SECONDS, file="chaos.json")
+    parser.add_argument("--replicas", type=int, default=1, help="of the agent; the first is struck (default 1)")
+
+    def open_mesh(arguments: argparse.Namespace, folder: Path) -> AbstractAsyncContextManager[ChaosMesh]:
+        return chaos_mesh(folder, replicas=arguments.replicas, pause=arguments.pause)
+
+    return measured(parser, open_mesh, FAULTS)
+
+
+def measured(parser: argparse.ArgumentParser, open_mesh: OpenMesh[M], faults: Sequence[Fault[M]]) -> int:
+    """Measure and print; the exit code."""
+    known = [fault.name for fault in faults]
     arguments = parser.parse_args()
     if unknown := set(arguments.only) - set(known):
         parser.error(f"--only: {', '.join(sorted(unknown))}: known are {', '.join(known)}")
@@ -51,7 +80,7 @@ def main() -> int:
     broken = False
     with tempfile.TemporaryDirectory(prefix="hairpin-chaos-") as name:
         try:
-            asyncio.run(run(arguments, arguments.keep or Path(name), results))
+            asyncio.run(run(open_mesh, faults, arguments, arguments.keep or Path(name), results))
         except* HairpinError as group:
             broken = True
             sys.stderr.write(f"chaos: {_first(group)}\n")

@@ -1,6 +1,6 @@
 """The application under chaos: it writes down which requests reached it, where a `kill -9` can't take it away.
 
-    python -m bench.chaos.app --name NAME --port PORT --journal FILE
+    python -m bench.chaos.app --name NAME --port PORT --journal FILE [--host HOST]
 
 HTTP/1.1 alone, as small as it can be, so that it is up again in no time. Every answer bears `x-who: NAME`. `/delay?ms=N`
 answers after N milliseconds, `/stream?ms=N` at once, with a body that takes N milliseconds. A request that bears
@@ -61,9 +61,9 @@ class App:
         await writer.drain()
 
 
-async def serve(name: str, port: int, journal: int) -> None:
+async def serve(name: str, host: str, port: int, journal: int) -> None:
     """Serve until killed."""
-    server = await asyncio.start_server(App(name, journal), "127.0.0.1", port, backlog=1024)
+    server = await asyncio.start_server(App(name, journal), host, port, backlog=1024)
     async with server:
         await server.serve_forever()
 
@@ -74,10 +74,11 @@ def main() -> None:
     parser.add_argument("--name", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--journal", required=True)
+    parser.add_argument("--host", default="127.0.0.1")
     arguments = parser.parse_args()
     journal = os.open(arguments.journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends it as such, so that the shell around it ends too
-    asyncio.run(serve(arguments.name, arguments.port, journal))
+    asyncio.run(serve(arguments.name, arguments.host, arguments.port, journal))
 
 
 if __name__ == "__main__":

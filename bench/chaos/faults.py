@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import psutil
 
-from bench.chaos.mesh import ChaosMesh, dead, so
+from bench.chaos.mesh import ChaosMesh
+from bench.chaos.struck import StruckMesh
+
+M = TypeVar("M", bound=StruckMesh)
+M_contra = TypeVar("M_contra", bound=StruckMesh, contravariant=True)
 
 FROZEN_SECONDS = 5.0
 """How long the laptop's Envoy stands still."""
@@ -33,12 +38,12 @@ class Struck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
+class Fault(Generic[M_contra]):
     """One fault."""
 
     name: str
     what: str
-    strike: Callable[[ChaosMesh], Awaitable[Struck]]
+    strike: Callable[[M_contra], Awaitable[Struck]]
     alone: bool = False
     """Whether it concerns this one laptop: another one must not be disturbed."""
     one_second: bool = False
@@ -49,23 +54,23 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _kill(of: Callable[[ChaosMesh], psutil.Process]) -> Callable[[ChaosMesh], Awaitable[Struck]]:
-    async def strike(mesh: ChaosMesh) -> Struck:
+def _kill(of: Callable[[M], psutil.Process]) -> Callable[[M], Awaitable[Struck]]:
+    async def strike(mesh: M) -> Struck:
         victim = of(mesh)
         at = _now()
         victim.kill()
-        await dead(victim)
+        await mesh.dead(victim)
         return Struck(at=at)
 
     return strike
 
 
-async def _kill_cli(mesh: ChaosMesh) -> Struck:
+async def _kill_cli(mesh: StruckMesh) -> Struck:
     """The developer types `hairpin run` again, one second later."""
     cli, envoy = mesh.laptop.cli, mesh.laptop.envoy
     at = _now()
     cli.kill()
-    await dead(envoy)
+    await mesh.dead(envoy)
     await mesh.laptop.ended()
     await asyncio.sleep(1)
     since = _now()
@@ -78,8 +83,8 @@ def _kill_agent(of: Callable[[ChaosMesh], psutil.Process]) -> Callable[[ChaosMes
         victim, envoy = of(mesh), mesh.agent_envoy
         at = _now()
         victim.kill()
-        await dead(envoy)
-        return Struck(at=at, ready=await so(mesh.agent_ready, "the agent is ready again"))
+        await mesh.dead(envoy)
+        return Struck(at=at, ready=await mesh.so(mesh.agent_ready, "the agent is ready again"))
 
     return strike
 
@@ -89,11 +94,11 @@ async def _kill_control_plane(mesh: ChaosMesh) -> Struck:
     victim = mesh.control_plane
     at = _now()
     victim.kill()
-    await dead(victim)
-    return Struck(at=at, ready=await so(mesh.sessions_active, "the sessions are active again"))
+    await mesh.dead(victim)
+    return Struck(at=at, ready=await mesh.so(mesh.sessions_active, "the sessions are active again"))
 
 
-async def _freeze(mesh: ChaosMesh) -> Struck:
+async def _freeze(mesh: StruckMesh) -> Struck:
     envoy = mesh.laptop.envoy
     at = _now()
     envoy.suspend()
@@ -105,7 +110,7 @@ async def _freeze(mesh: ChaosMesh) -> Struck:
     return Struck(at=at, since=since)
 
 
-async def _sleep(mesh: ChaosMesh) -> Struck:
+async def _sleep(mesh: StruckMesh) -> Struck:
     """The session's lease runs out meanwhile."""
     laptop = mesh.laptop
     frozen = [laptop.cli, laptop.envoy, laptop.process]
@@ -130,7 +135,7 @@ async def _no_tunnel(mesh: ChaosMesh) -> Struck:
     try:
         at = _now()
         envoy.kill()
-        await dead(envoy)
+        await mesh.dead(envoy)
         await asyncio.sleep(0.2)  # the agent's Envoy takes note of the closed socket
         begin = _now()
         await asyncio.sleep(SILENT_SECONDS)
@@ -142,15 +147,24 @@ async def _no_tunnel(mesh: ChaosMesh) -> Struck:
     return Struck(at=at, since=since, no_tunnel=window)
 
 
-FAULTS = (
-    Fault(
-        name="laptop-envoy",
-        what="kill -9 the laptop's Envoy",
-        strike=_kill(lambda m: m.laptop.envoy),
-        alone=True,
-        one_second=True,
-    ),
-    Fault(name="cli", what="kill -9 hairpin run", strike=_kill_cli, alone=True),
+LAPTOP_ENVOY: Fault[StruckMesh] = Fault(
+    name="laptop-envoy",
+    what="kill -9 the laptop's Envoy",
+    strike=_kill(lambda m: m.laptop.envoy),
+    alone=True,
+    one_second=True,
+)
+CLI: Fault[StruckMesh] = Fault(name="cli", what="kill -9 hairpin run", strike=_kill_cli, alone=True)
+FREEZE: Fault[StruckMesh] = Fault(name="freeze", what="freeze the laptop's Envoy", strike=_freeze, alone=True)
+SLEEP: Fault[StruckMesh] = Fault(name="sleep", what="freeze the laptop past its lease", strike=_sleep, alone=True)
+PROCESS: Fault[StruckMesh] = Fault(
+    name="process", what="kill -9 the developer's process", strike=_kill(lambda m: m.laptop.process), alone=True
+)
+"""Those of a laptop are the same in every mesh."""
+
+FAULTS: tuple[Fault[ChaosMesh], ...] = (
+    LAPTOP_ENVOY,
+    CLI,
     Fault(name="agent", what="kill -9 the agent", strike=_kill_agent(lambda m: m.agent_process), one_second=True),
     Fault(
         name="agent-envoy",
@@ -158,10 +172,10 @@ FAULTS = (
         strike=_kill_agent(lambda m: m.agent_envoy),
         one_second=True,
     ),
-    Fault(name="freeze", what="freeze the laptop's Envoy", strike=_freeze, alone=True),
-    Fault(name="sleep", what="freeze the laptop past its lease", strike=_sleep, alone=True),
+    FREEZE,
+    SLEEP,
     Fault(name="no-tunnel", what="rule without tunnel", strike=_no_tunnel, alone=True),
-    Fault(name="process", what="kill -9 the developer's process", strike=_kill(lambda m: m.laptop.process), alone=True),
+    PROCESS,
     Fault(name="agent-sidecar", what="kill -9 the agent's sidecar", strike=_kill(lambda m: m.agent_sidecar)),
     Fault(name="control-plane", what="kill -9 the control plane", strike=_kill_control_plane),
 )

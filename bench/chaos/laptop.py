@@ -6,15 +6,12 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
-from hairpin.envoy.leash import leashed, suitable_leash
 from hairpin.errors import HairpinError
-from hairpin.mesh.ports import free_ports
-from hairpin.mesh.state import MeshFolder
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0
@@ -26,25 +23,31 @@ class Laptop:
     """`hairpin run` of the application, which can be killed and started again.
 
     Args:
-        folder: the mesh's.
         user: whose it is, and the environment's name.
         name: who its application says it is.
-        journal: where its application writes down what it executes.
+        command: what starts it; see `run_flags` and `forever`.
+        log: where its output goes.
+        enters: the command is one that enters namespaces, and waits for `hairpin run` as its child.
     """
 
-    def __init__(self, folder: MeshFolder, user: str, name: str, journal: Path) -> None:
+    def __init__(self, user: str, name: str, command: Sequence[str], log: Path, *, enters: bool = False) -> None:
         self.user = user
         self.name = name
-        self._folder = folder
-        self._journal = journal
-        self._port = next(free_ports())
+        self._command = command
+        self._log = log
+        self._enters = enters
         self._cli: asyncio.subprocess.Process | None = None
 
     @property
     def cli(self) -> psutil.Process:
         """`hairpin run`."""
         assert self._cli is not None
-        return psutil.Process(self._cli.pid)
+        started = psutil.Process(self._cli.pid)
+        if not self._enters:
+            return started
+        if children := started.children():
+            return children[0]
+        raise HairpinError("hairpin run does not run")
 
     @property
     def envoy(self) -> psutil.Process:
@@ -62,15 +65,9 @@ class Laptop:
 
     async def start(self) -> None:
         """`hairpin run`; returns when the process runs, before anything is steered."""
-        app = [sys.executable, "-m", "bench.chaos.app", "--name", self.name]
-        app += ["--port", str(self._port), "--journal", str(self._journal)]
-        flags = ["--env", self.user, "--target", "target", "--port", str(self._port), "--no-requests"]
-        config = self._folder.developer(self.user)
-        run = [sys.executable, "-m", "hairpin", "run", "--config", str(config), *flags]
-        run += ["--", "sh", "-c", _FOREVER, "sh", *app]
-        with self._folder.log(f"hairpin-run-{self.user}").open("ab") as log:
+        with self._log.open("ab") as log:
             self._cli = await asyncio.create_subprocess_exec(
-                *(leashed(run) if suitable_leash() == "signal" else run),
+                *self._command,
                 cwd=ROOT,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
@@ -89,13 +86,27 @@ class Laptop:
         cli = self._cli
         if cli is None or cli.returncode is not None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(cli.pid, signal.SIGINT)
+        with contextlib.suppress(ProcessLookupError, HairpinError):
+            if self._enters:
+                os.kill(self.cli.pid, signal.SIGINT)
+            else:
+                os.killpg(cli.pid, signal.SIGINT)
         try:
             await asyncio.wait_for(cli.wait(), PATIENCE)
         except TimeoutError:
             cli.kill()
             await cli.wait()
+
+
+def run_flags(user: str, port: int) -> list[str]:
+    """The flags of `hairpin run` that don't depend on the mesh."""
+    return ["--env", user, "--target", "target", "--port", str(port), "--no-requests"]
+
+
+def forever(python: str, name: str, port: int, journal: Path) -> list[str]:
+    """The application, started again whenever it ends."""
+    app = [python, "-m", "bench.chaos.app", "--name", name, "--port", str(port), "--journal", str(journal)]
+    return ["sh", "-c", _FOREVER, "sh", *app]
 
 
 def envoy_of(parent: psutil.Process) -> psutil.Process:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
 from bench.chaos.records import Kind, Record
@@ -29,13 +29,14 @@ TIMEOUT_SECONDS = 20.0
 """A request that takes so long has failed."""
 BODY = b"x" * 2000
 
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
 
 class Load:
     """Running load. Its records are complete once it has stopped.
 
     Args:
-        host: of whom the connections are opened to.
-        port: likewise.
+        connect: opens a connection to the service; OSError if it can't.
         service: the Host of every request.
         environment: the value of `x-env` in matched requests.
         bystander: the same, of the bystander's.
@@ -44,8 +45,7 @@ class Load:
 
     def __init__(
         self,
-        host: str,
-        port: int,
+        connect: Callable[[], Awaitable[Streams]],
         *,
         service: str,
         environment: str,
@@ -53,7 +53,7 @@ class Load:
         pause: float = PAUSE_SECONDS,
     ) -> None:
         self.records: list[Record] = []
-        self._address = host, port
+        self._connect = connect
         self._service = service
         self._pause = pause
         self._environments = {Kind.GET: environment, Kind.POST: environment, Kind.BYSTANDER: bystander}
@@ -87,7 +87,7 @@ class Load:
     async def _connection(self, kind: Kind, paths: Iterator[str]) -> None:
         while not self._stopping:
             with contextlib.suppress(OSError):
-                reader, writer = await asyncio.open_connection(*self._address)
+                reader, writer = await self._connect()
                 try:
                     await self._requests(reader, writer, kind, paths)
                 finally:

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from bench.chaos.faults import Fault, Struck
-from bench.chaos.mesh import ChaosMesh
+from bench.chaos.faults import Fault, M, Struck
 from bench.chaos.records import CLUSTER, Counts, Kind, Record, executed, first_answer, laptop_again, longest_wait
 
 WARM_SECONDS = 0.3
@@ -65,14 +64,14 @@ class Result:
         }
 
 
-def result_of(fault: Fault) -> Result:
+def result_of(fault: Fault[M]) -> Result:
     """A result without repetitions."""
     return Result(name=fault.name, what=fault.what, alone=fault.alone, one_second=fault.one_second)
 
 
 async def measure(
-    mesh: ChaosMesh,
-    faults: Sequence[Fault],
+    mesh: M,
+    faults: Sequence[Fault[M]],
     results: Sequence[Result],
     repetitions: int,
     progress: Callable[[str], None] = lambda _: None,
@@ -84,17 +83,17 @@ async def measure(
             await repetition(mesh, fault, result)
 
 
-async def repetition(mesh: ChaosMesh, fault: Fault, result: Result) -> None:
+async def repetition(mesh: M, fault: Fault[M], result: Result) -> None:
     """Strike once, and add what came of it.
 
     Raises:
         HairpinError: the laptop does not answer, before or afterwards.
     """
     async with mesh.load() as load:
-        await mesh.laptop_answers(load, f"before: {fault.what}")
+        await mesh.laptops_answer(load, f"before: {fault.what}")
         await asyncio.sleep(WARM_SECONDS)
         struck = await fault.strike(mesh)
-        await mesh.laptop_answers(load, f"after: {fault.what}")
+        await mesh.laptops_answer(load, f"after: {fault.what}")
     add(result, struck, load.records, mesh.journal.read_text())
 
 

@@ -1,18 +1,21 @@
-"""The mesh that chaos is made in."""
+"""The embedded mesh, for chaos."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import sys
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
 
-from bench.chaos.laptop import PATIENCE, ROOT, Laptop, envoy_of
-from bench.chaos.load import PAUSE_SECONDS, Load
-from bench.chaos.records import BYSTANDER, CLUSTER, LAPTOP, Kind
+from bench.chaos.laptop import ROOT, Laptop, envoy_of, forever, run_flags
+from bench.chaos.load import PAUSE_SECONDS, Streams
+from bench.chaos.records import BYSTANDER, CLUSTER, LAPTOP
+from bench.chaos.struck import StruckMesh
 from hairpin.api import read_developer
+from hairpin.envoy.leash import leashed, suitable_leash
 from hairpin.errors import HairpinError
 from hairpin.mesh.mesh_file import mesh_from_document
 from hairpin.mesh.ports import free_ports
@@ -21,22 +24,23 @@ from hairpin.mesh.supervisor import MeshSupervisor
 from hairpin.model.session import Phase
 from local_proxy.session_client import SessionClient
 
-LOOK_SECONDS = 0.01
-STEADY_SECONDS = 0.7
-"""The laptop is back when it has answered everything for so long."""
-STEADY_ANSWERS = 20
 
-
-class ChaosMesh:
-    """Entry, target, control plane and agent; a laptop that is struck, and another one."""
+class ChaosMesh(StruckMesh):
+    """The embedded mesh: entry, target, control plane and agent."""
 
     def __init__(self, supervisor: MeshSupervisor, journal: Path, pause: float) -> None:
+        laptop, bystander = (
+            Laptop(
+                user,
+                name,
+                _hairpin_run(supervisor.folder, user, name, journal),
+                supervisor.folder.log(f"hairpin-run-{user}"),
+            )
+            for user, name in (("alice", LAPTOP), ("bob", BYSTANDER))
+        )
+        super().__init__(laptop, bystander, journal, pause)
         self.supervisor = supervisor
-        self._pause = pause
-        self.journal = journal
         self.agent = supervisor.mesh.agents[0]
-        self.laptop = Laptop(supervisor.folder, "alice", LAPTOP, journal)
-        self.bystander = Laptop(supervisor.folder, "bob", BYSTANDER, journal)
 
     # Processes
 
@@ -81,52 +85,13 @@ class ChaosMesh:
         except HairpinError:
             return False
 
-    # Load
+    @property
+    def logs(self) -> Path:
+        return self.supervisor.folder.root / "logs"
 
-    @asynccontextmanager
-    async def load(self) -> AsyncIterator[Load]:
-        """Load on the entry."""
+    async def connect(self) -> Streams:
         address = self.supervisor.mesh.entry.address
-        load = Load(
-            address.host,
-            address.port,
-            service="target",
-            environment=self.laptop.user,
-            bystander=self.bystander.user,
-            pause=self._pause,
-        )
-        async with load.running():
-            yield load
-
-    async def laptop_answers(self, load: Load, what: str) -> None:
-        """Wait until each laptop, and it alone, has answered its GETs for some time.
-
-        Raises:
-            HairpinError: one does not.
-        """
-        for kind, laptop in ((Kind.GET, self.laptop), (Kind.BYSTANDER, self.bystander)):
-            await self._answers(load, kind, laptop, what)
-
-    async def _answers(self, load: Load, kind: Kind, laptop: Laptop, what: str) -> None:
-        begin = asyncio.get_running_loop().time()
-
-        def steady(_: object) -> bool:
-            now = asyncio.get_running_loop().time()
-            answers = 0
-            for record in reversed(load.records):
-                if record.kind is not kind or record.sent < begin:
-                    continue
-                if record.refused or record.who != laptop.name:
-                    return False
-                answers += 1
-                if record.sent < now - STEADY_SECONDS and answers >= STEADY_ANSWERS:
-                    return True
-            return False
-
-        if not await load.until(steady, PATIENCE):
-            raise HairpinError(
-                f"{what}: {laptop.user}'s laptop does not answer; see {self.supervisor.folder.root / 'logs'}"
-            )
+        return await asyncio.open_connection(address.host, address.port)
 
 
 @asynccontextmanager
@@ -158,31 +123,11 @@ async def chaos_mesh(folder: Path, *, replicas: int = 1, pause: float = PAUSE_SE
                 await laptop.end()
 
 
-async def so(condition: Callable[[], Awaitable[bool]], what: str) -> float:
-    """Wait until something is so, and return the event loop's time.
-
-    Raises:
-        HairpinError: it does not become so.
-    """
-    try:
-        async with asyncio.timeout(PATIENCE):
-            while not await condition():
-                await asyncio.sleep(LOOK_SECONDS)
-    except TimeoutError:
-        raise HairpinError(f"never so: {what}") from None
-    return asyncio.get_running_loop().time()
-
-
-async def dead(process: psutil.Process) -> float:
-    """Wait for a process's end, and return the event loop's time."""
-
-    async def ended() -> bool:
-        try:
-            return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return True
-
-    return await so(ended, f"process {process.pid} ends")
+def _hairpin_run(folder: MeshFolder, user: str, name: str, journal: Path) -> list[str]:
+    port = next(free_ports())
+    flags = ["--config", str(folder.developer(user)), *run_flags(user, port)]
+    run = [sys.executable, "-m", "hairpin", "run", *flags, "--", *forever(sys.executable, name, port, journal)]
+    return leashed(run) if suitable_leash() == "signal" else run
 
 
 def _process(pid: int | None) -> psutil.Process:
