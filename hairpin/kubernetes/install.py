@@ -115,23 +115,19 @@ async def _until_served(api: Api, definition: JsonObject) -> None:
 
 
 async def _until_ready(api: Api, workloads: Sequence[JsonObject], say: Say, seconds: float) -> None:
-    missing: dict[str, str] = {}
+    missing = {_name(workload): "not looked at yet" for workload in workloads}
     try:
         async with asyncio.timeout(seconds):
-            while True:
-                before, missing = missing, {}
-                for workload in workloads:
-                    if state := await _unready(api, workload):
-                        missing[_name(workload)] = state
-                for name, state in missing.items():
-                    if before.get(name) != state:
+            while missing:
+                found = {_name(workload): await _unready(api, workload) for workload in workloads}
+                for name, state in found.items():
+                    if state and missing.get(name) != state:
                         say(f"waiting for {name}: {state}")
-                if not missing:
-                    say("ready")
-                    return
-                await asyncio.sleep(_POLL_SECONDS)
+                missing = {name: state for name, state in found.items() if state}
+                await asyncio.sleep(_POLL_SECONDS if missing else 0)
+            say("ready")
     except TimeoutError:
-        name, state = next(iter(missing.items()), ("the API server", "slow"))
+        name, state = next(iter(missing.items()))
         problem = f"{name} is not ready after {seconds:g} s: {state}"
         raise UnavailableError(f"{problem}; mend that and install again: what is in place stays") from None
 

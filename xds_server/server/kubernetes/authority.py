@@ -13,6 +13,7 @@ from hairpin.errors import HairpinError
 from hairpin.kubernetes.errors import ApiConflictError
 from hairpin.kubernetes.installation import AUTHORITY, CONTROLLER, metadata
 from hairpin.kubernetes.kinds import SECRETS
+from hairpin.mesh.sidecar import XDS_SERVER_NAME
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -47,9 +48,9 @@ async def load_authority(api: Api, namespace: str) -> CertificateAuthority:
 
 
 def server_names(namespace: str, cluster_domain: str) -> tuple[str, ...]:
-    """The names by which agents reach the controller."""
+    """The names by which agents reach the controller, and the one that their Envoys ask for wherever it is."""
     service = f"{CONTROLLER}.{namespace}"
-    return (service, f"{service}.svc", f"{service}.svc.{cluster_domain}")
+    return (service, f"{service}.svc", f"{service}.svc.{cluster_domain}", XDS_SERVER_NAME)
 
 
 def server_certificate(authority: CertificateAuthority, names: tuple[str, ...]) -> tuple[str, str, datetime]:
