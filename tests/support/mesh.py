@@ -106,16 +106,17 @@ class Run:
 
     async def said_since(self, start: int, pattern: str) -> re.Match[str]:
         """The same, past so many lines."""
-        async with asyncio.timeout(PATIENCE):
-            while True:
-                self._news.clear()
-                for line in self.errors[start:]:
-                    if found := re.search(pattern, line):
-                        return found
-                if self.process.returncode is not None:
-                    raise AssertionError(f"ended with {self.process.returncode}:\n" + "\n".join(self.errors))
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), 0.5)
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        while asyncio.get_running_loop().time() < deadline:
+            self._news.clear()
+            for line in self.errors[start:]:
+                if found := re.search(pattern, line):
+                    return found
+            if self.process.returncode is not None:
+                raise AssertionError(f"ended with {self.process.returncode}:\n" + "\n".join(self.errors))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), 0.5)
+        raise AssertionError(f"never said {pattern!r}:\n" + "\n".join(self.errors))
 
     async def end(self, number: signal.Signals = signal.SIGINT) -> int:
         """End it by a signal, as a terminal would, and wait."""
