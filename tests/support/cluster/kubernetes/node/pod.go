@@ -276,27 +276,35 @@ func (p *pod) runContainers() {
 		go c.loop()
 		switch c.role {
 		case initRole:
-			<-c.done
-			if !c.succeeded() {
+			if !p.waitFor(c.done) || !c.succeeded() {
 				return
 			}
 		case sidecarRole:
-			select {
-			case <-c.firstStarted:
-			case <-c.done:
-			}
+			p.waitFor(c.firstStarted, c.done)
 		case mainRole:
 			// The next is started after this one's postStart hook: istio-proxy holds the application that way.
-			select {
-			case <-c.firstRun:
-			case <-c.done:
-			}
+			p.waitFor(c.firstRun, c.done)
 			mains = append(mains, c)
 		}
 	}
 	for _, c := range mains {
-		<-c.done
+		p.waitFor(c.done)
 	}
+}
+
+// Waits for one of one or two events; whether it came before the pod's end.
+func (p *pod) waitFor(event <-chan struct{}, or ...<-chan struct{}) bool {
+	other := event
+	if len(or) > 0 {
+		other = or[0]
+	}
+	select {
+	case <-event:
+	case <-other:
+	case <-p.wanted.Done():
+		return false
+	}
+	return true
 }
 
 // Ends what runs: the containers at once, then the sidecars, the last first.
