@@ -117,6 +117,9 @@ class IstioMesh:
         variables = {"PORT": "0", "GRPC_PORT": "0", **(environment or {})}
         async with self.hairpin(user, *arguments, namespace=namespace, environment=variables) as run:
             await run.said("takes the requests")
+            if env:
+                # Said when the rule is in the API server; istiod has to bring it to the sidecars.
+                await self.answered_by(f"laptop of {user}", env, host=_service(target))
             yield run
 
     async def caller(self, name: str = "frontend", namespace: str = SHOP) -> Place:
@@ -197,6 +200,12 @@ class IstioMesh:
                 yield counts
             finally:
                 over.set()
+
+
+def _service(target: str) -> str:
+    """The Service behind a target of the shop's: `deployment/checkout-alice:8080` is one of checkout's."""
+    name = target.rpartition("/")[2].partition(":")[0]
+    return name.partition("-")[0]
 
 
 async def install(cluster: Cluster, *flags: str, namespaces: Sequence[str] = (SHOP,)) -> None:
