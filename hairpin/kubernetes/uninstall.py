@@ -59,7 +59,7 @@ async def uninstall(api: Api, *, say: Say, wait_seconds: float) -> int:
         async with asyncio.timeout(wait_seconds):
             await removal.everything()
     except TimeoutError:
-        remedy = "see what holds it (finalizers), and uninstall again"
+        remedy = "see what holds it (pods that do not end, finalizers), and uninstall again"
         raise UnavailableError(f"{removal.waiting_for} has not ended in {wait_seconds:g} s; {remedy}") from None
     except ApiForbiddenError as error:
         remedy = "uninstall as one who may, as the cluster's operators may"
@@ -142,7 +142,11 @@ class _Removal:
         return await self._api.find(kind, name) is None
 
     async def _is_none(self, kind: Kind) -> bool:
-        return not await self._items(kind, labels=LABELS)
+        left = await self._items(kind, labels=LABELS)
+        if left:
+            metadata = left[0]["metadata"]
+            self.waiting_for = f"{kind.name} {metadata['namespace']}/{metadata['name']}"
+        return not left
 
     async def _until(self, done: Callable[[], Awaitable[bool]]) -> None:
         while True:
