@@ -161,12 +161,15 @@ class TestNode:
                 assert (await response.json())["pod"] == pod.name
 
     async def test_a_deployment_rolls_out(self, shop: Cluster) -> None:
-        before = {pod.name for pod in await shop.pods("shop", "app=inventory")}
+        before = await shop.pods("shop", "app=inventory")
         stamp = {"metadata": {"annotations": {"test/stamp": secrets.token_hex(4)}}}
         await shop.client.patch("Deployment", "inventory", {"spec": {"template": stamp}}, namespace="shop")
         await shop.rolled_out("Deployment", "inventory", "shop")
         [pod] = await shop.pods("shop", "app=inventory")
-        assert pod.name not in before
+        assert pod.name not in [old.name for old in before]
+        for old in before:
+            await shop.client.wait_gone("Pod", old.name, namespace="shop")
+            assert not old.network.exists()
         caller = await shop.pod("shop", "app=checkout")
         await until(caller, "http://inventory/", lambda r: r.status == 200 and r.json["pod"] == pod.name)
 
