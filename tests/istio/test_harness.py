@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from tests.support.cluster.api_server import ApiServer
 from tests.support.cluster.client import ApiError
+from tests.support.cluster.folders import run_folder
 
 
 def _deployment(replicas: int) -> dict:
@@ -68,3 +73,12 @@ class TestApiServer:
         filter_ = {"apiVersion": "networking.istio.io/v1alpha3", "kind": "EnvoyFilter", "metadata": metadata}
         with pytest.raises(ApiError, match='Unsupported value: "NOWHERE"'):
             await api_server.client.apply({**filter_, "spec": {"configPatches": [{"applyTo": "NOWHERE"}]}})
+
+
+def test_a_killed_run_s_folder_goes_with_the_next_run_and_a_living_one_s_stays() -> None:
+    prefix = f"hairpin-test-{secrets.token_hex(4)}-"
+    dead = Path(tempfile.mkdtemp(prefix=prefix))
+    (dead / ".alive").touch()
+    with run_folder(prefix) as first, run_folder(prefix) as second:
+        assert (dead.exists(), first.is_dir(), second.is_dir()) == (False, True, True)
+    assert not first.exists() and not second.exists()

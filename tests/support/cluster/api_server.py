@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import secrets
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from tests.support.cluster import binaries
 from tests.support.cluster.client import Client, Object
 from tests.support.cluster.control_plane import Addresses, ControlPlane
+from tests.support.cluster.folders import run_folder
 from tests.support.cluster.processes import Programs
 from tests.support.cluster.users import ADMIN, Server
 from tests.support.envoy import Ports
@@ -91,8 +91,7 @@ async def api_server(*flags: str) -> AsyncIterator[ApiServer]:
     """
     programs = await asyncio.to_thread(binaries.control_plane)
     ports = Ports()
-    with tempfile.TemporaryDirectory(prefix="hairpin-api-") as work:
-        folder = Path(work)
+    with run_folder("hairpin-api-") as folder:
         at = Addresses(ip="127.0.0.1", api=ports(), etcd=ports(), etcd_peer=ports(), controller_manager=ports())
         with Programs(folder) as running:
             plane = ControlPlane(folder, running, programs, at, flags=flags)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shutil
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from tests.support.cluster.api_server import ApiServer
 from tests.support.cluster.binaries import MeshBinaries
 from tests.support.cluster.client import Object
 from tests.support.cluster.control_plane import Addresses, ControlPlane
+from tests.support.cluster.folders import run_folder
 from tests.support.cluster.host import BRIDGE, DNS, GATEWAY, LAPTOP_NAMESPACE, POD_CIDR, Host, check_host
 from tests.support.cluster.images import images
 from tests.support.cluster.laptop import Laptop
@@ -166,21 +165,16 @@ async def cluster(*, say: Callable[[str], Any] = lambda _: None) -> AsyncIterato
     check_host()
     say("building what is not built yet")
     control, programs = await asyncio.to_thread(lambda: (binaries.control_plane(), binaries.mesh()))
-    folder = Path(tempfile.mkdtemp(prefix="hairpin-mesh-"))
-    folder.chmod(0o755)  # the laptop's user reads its kubeconfig in there
-    try:
-        with Host(folder) as host, Programs(folder, prefix=host.enter) as running:
-            plane = ControlPlane(folder, running, control, _AT, data=host.private / "etcd")
-            with Programs(folder) as gates:
-                port = await _gate(gates, host, _AT.api)
-                made = Cluster(host, plane, Server(url=f"https://127.0.0.1:{port}", ca=plane.server.ca))
-                try:
-                    await _started(made, programs, say)
-                    yield made
-                finally:
-                    await made.client.close()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with run_folder("hairpin-mesh-") as folder, Host(folder) as host, Programs(folder, prefix=host.enter) as running:
+        plane = ControlPlane(folder, running, control, _AT, data=host.private / "etcd")
+        with Programs(folder) as gates:
+            port = await _gate(gates, host, _AT.api)
+            made = Cluster(host, plane, Server(url=f"https://127.0.0.1:{port}", ca=plane.server.ca))
+            try:
+                await _started(made, programs, say)
+                yield made
+            finally:
+                await made.client.close()
 
 
 async def _gate(gates: Programs, host: Host, port: int) -> int:
