@@ -9,21 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from hairpin.envoy.config import (
     UNLIMITED,
     Config,
-    Identity,
     downstream_tls,
-    http2_upstream,
     http_manager,
-    internal,
     json_log,
     load_assignment,
     message,
-    pipe,
     san,
     static_cluster,
     tcp,
@@ -32,62 +27,22 @@ from hairpin.envoy.config import (
     virtual_host,
 )
 from hairpin.files import write_private
-from hairpin.headers import SESSION_HEADER
-from hairpin.model.session import AgentAddress, EgressAddress
+from hairpin.model.session import AgentAddress
+from local_proxy.egress import (
+    CONNECT,
+    FOREVER,
+    KEEPALIVE,
+    PLAIN,
+    egress_cluster,
+    egress_listener,
+    plain_cluster,
+    plain_listener,
+    question_cluster,
+    questions_listeners,
+)
+from local_proxy.laptop_settings import LaptopSettings
 
-_LOOPBACK = "127.0.0.1"
-_FOREVER: Config = {"idle_timeout": "0s"}
-_KEEPALIVE: Config = {"connection_keepalive": {"interval": "2s", "timeout": "2s"}}
-"""Of the agent, by the laptop. The agent asks more often: a frozen laptop costs others, a dead agent only its owner."""
 _INITIATOR = "envoy.reverse_tunnel.initiator"
-_AUTHORITY = "%FILTER_STATE(hairpin.authority:PLAIN)%"
-_CONNECT: Config = {"upgrade_type": "CONNECT"}
-AGENT_HEADER = "x-hairpin-agent"
-"""Names the cluster of the replica that a question is for: `ask/NAME`."""
-_AGENT_ITSELF = "hairpin.internal"
-"""What the agent calls itself on its egress."""
-_LONGEST_SOCKET = 100
-"""Characters of a Unix socket's path; Linux takes 107, macOS 103."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaptopSettings:
-    """What the laptop's Envoy depends on."""
-
-    session: str
-    """The session's id: the node id of its tunnels and the only SAN of its certificate."""
-    identity: Identity
-    agents: tuple[AgentAddress, ...]
-    agent_identity: str
-    """The URI SAN that the agent's certificate must bear, at both handshakes."""
-    egress: tuple[EgressAddress, ...] = ()
-    """Where the process's connections leave; empty: at `agents`."""
-    egress_identity: str = ""
-    """The URI SAN of those; empty: `agent_identity`."""
-    asks: bool = False
-    """Whether questions to the agents are taken, at `questions`."""
-    egress_port: int
-    """The HTTP proxy's, on loopback."""
-    directory: Path
-    """Where the files lie that change while Envoy runs."""
-    tunnels: bool = True
-    """False in mode `egress`: nothing is taken over."""
-
-    @property
-    def app_file(self) -> Path:
-        """The clusters, `app` first, as Envoy's CDS reads them."""
-        return self.directory / "app.json"
-
-    @property
-    def questions(self) -> Path | None:
-        """The Unix socket for requests to a replica of the agent itself, which AGENT_HEADER names; None: there is none."""
-        path = self.directory / "ask.sock"
-        return path if self.asks and len(str(path)) <= _LONGEST_SOCKET else None
-
-    @property
-    def tunnels_file(self) -> Path:
-        """The tunnels' listeners, as Envoy's LDS reads them."""
-        return self.directory / "tunnels.json"
 
 
 def laptop_bootstrap(settings: LaptopSettings) -> Config:
@@ -103,11 +58,11 @@ def laptop_bootstrap(settings: LaptopSettings) -> Config:
             "lds_config": _file(settings.tunnels_file),
         },
         "static_resources": {
-            "clusters": [_plain_cluster(name) for name in _PLAIN],
+            "clusters": [plain_cluster(name) for name in PLAIN],
             "listeners": [
-                _egress_listener(settings),
-                *(_plain_listener(name, port) for name, port in _PLAIN.items()),
-                *_questions_listeners(settings),
+                egress_listener(settings),
+                *(plain_listener(name, port) for name, port in PLAIN.items()),
+                *questions_listeners(settings),
             ],
         },
     }
@@ -136,8 +91,8 @@ def _agents_clusters(settings: LaptopSettings) -> list[Config]:
     asked = settings.agents if settings.asks else ()
     return [
         *(_agent_cluster(settings, agent) for agent in settings.agents),
-        _egress_cluster(settings),
-        *(_question_cluster(settings, agent) for agent in asked),
+        egress_cluster(settings),
+        *(question_cluster(settings, agent) for agent in asked),
     ]
 
 
@@ -200,14 +155,14 @@ def _tunnel_listener(settings: LaptopSettings, agent: AgentAddress, generation: 
     """Dials a replica and answers what comes back: CONNECT, then the caller's own bytes for the process."""
     here = f"rc://{settings.session}:laptops:hairpin@{cluster_name(agent)}:1"
     socket = {"address": here, "port_value": 0, "resolver_name": "envoy.resolvers.reverse_connection"}
-    app = {"cluster": "app", "timeout": "0s", **_FOREVER, "upgrade_configs": [{**_CONNECT, "connect_config": {}}]}
+    app = {"cluster": "app", "timeout": "0s", **FOREVER, "upgrade_configs": [{**CONNECT, "connect_config": {}}]}
     manager = http_manager(
         "tunnel",
         codec_type="HTTP2",
         route_config={"virtual_hosts": [virtual_host("app", {"match": {"connect_matcher": {}}, "route": app})]},
-        upgrade_configs=[_CONNECT],
-        http2_protocol_options={"allow_connect": True, **_KEEPALIVE},
-        common_http_protocol_options=_FOREVER,
+        upgrade_configs=[CONNECT],
+        http2_protocol_options={"allow_connect": True, **KEEPALIVE},
+        common_http_protocol_options=FOREVER,
     )
     secure = downstream_tls(settings.identity, san("URI", settings.agent_identity), alpn=("h2",))
     return message(
@@ -217,131 +172,3 @@ def _tunnel_listener(settings: LaptopSettings, agent: AgentAddress, generation: 
         listener_filters_timeout="0s",
         filter_chains=[{"transport_socket": secure, "filters": [manager]}],
     )
-
-
-# Egress
-
-_PLAIN = {"plain": "", "plain-80": ":80"}
-"""Internal listeners for plain HTTP; what each adds to an authority: its port where the request left it out."""
-
-
-def _egress_cluster(settings: LaptopSettings) -> Config:
-    """The way out, over all replicas."""
-    replicas = [(to.host, to.port) for to in settings.egress] or [(to.host, to.egress_port) for to in settings.agents]
-    identity = settings.egress_identity or settings.agent_identity
-    return _to_egress(settings, "egress", identity, *(tcp(*replica) for replica in replicas))
-
-
-def _to_egress(settings: LaptopSettings, name: str, identity: str, *addresses: Config) -> Config:
-    return static_cluster(
-        name,
-        *addresses,
-        transport_socket=upstream_tls(settings.identity, san("URI", identity)),
-        typed_extension_protocol_options=http2_upstream(**_KEEPALIVE),
-    )
-
-
-def _egress_listener(settings: LaptopSettings) -> Config:
-    """The HTTP proxy: CONNECT goes to the agent as it is; a plain request gets a CONNECT of its own."""
-    name = {"format_string": {"text_format_source": {"inline_string": "%REQ(:AUTHORITY)%"}}}
-    remember = typed(
-        "envoy.filters.http.set_filter_state",
-        "extensions.filters.http.set_filter_state.v3.Config",
-        on_request_headers=[
-            # Hashable, so that each authority has connections of its own.
-            {
-                "object_key": "hairpin.authority",
-                "factory_key": "envoy.hashable_string",
-                "shared_with_upstream": "ONCE",
-                **name,
-            }
-        ],
-    )
-    with_port = {"name": ":authority", "string_match": {"safe_regex": {"regex": r".*:[0-9]+"}}}
-    # A CONNECT shares one connection to the agent with all others: nothing of it may tell them apart.
-    forget = {"envoy.filters.http.set_filter_state": message("config.route.v3.FilterConfig", disabled=True)}
-    routes = (
-        {
-            "match": {"connect_matcher": {}},
-            "typed_per_filter_config": forget,
-            "route": {"cluster": "egress", "timeout": "0s", **_FOREVER, "upgrade_configs": [_CONNECT]},
-        },
-        {"match": {"prefix": "/", "headers": [with_port]}, "route": {"cluster": "plain", "timeout": "0s"}},
-        {"match": {"prefix": "/"}, "route": {"cluster": "plain-80", "timeout": "0s"}},
-    )
-    log = json_log(
-        egress="%REQ(:AUTHORITY)%",
-        method="%REQ(:METHOD)%",
-        status="%RESPONSE_CODE%",
-        durationMs="%DURATION%",
-        details="%RESPONSE_CODE_DETAILS%",
-        refused="%RESP(X-HAIRPIN-REFUSED)%",
-    )
-    manager = http_manager(
-        "egress",
-        filters=(remember,),
-        route_config={"virtual_hosts": [virtual_host("all", *routes)], "validate_clusters": False},
-        upgrade_configs=[_CONNECT, {"upgrade_type": "websocket"}],
-        access_log=[log],
-    )
-    return {
-        "name": "egress",
-        "address": tcp(_LOOPBACK, settings.egress_port),
-        "filter_chains": [{"filters": [manager]}],
-    }
-
-
-def _plain_cluster(name: str) -> Config:
-    raw = typed("envoy.transport_sockets.raw_buffer", "extensions.transport_sockets.raw_buffer.v3.RawBuffer")
-    return static_cluster(
-        name,
-        internal(name),
-        transport_socket=typed(
-            "envoy.transport_sockets.internal_upstream",
-            "extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
-            transport_socket=raw,
-        ),
-    )
-
-
-def _plain_listener(name: str, port: str) -> Config:
-    proxy = typed(
-        "envoy.filters.network.tcp_proxy",
-        "extensions.filters.network.tcp_proxy.v3.TcpProxy",
-        stat_prefix=name,
-        cluster="egress",
-        tunneling_config={"hostname": _AUTHORITY + port},
-        **_FOREVER,
-    )
-    return {"name": name, "internal_listener": {}, "filter_chains": [{"filters": [proxy]}]}
-
-
-# Questions to the agents themselves
-
-
-def question_cluster_name(agent: str) -> str:
-    """What AGENT_HEADER says of a replica: `ask/NAME`."""
-    return f"ask/{agent}"
-
-
-def _question_cluster(settings: LaptopSettings, agent: AgentAddress) -> Config:
-    at = tcp(agent.host, agent.egress_port)
-    return _to_egress(settings, question_cluster_name(agent.name), settings.agent_identity, at)
-
-
-def _questions_listeners(settings: LaptopSettings) -> list[Config]:
-    if settings.questions is None:
-        return []
-    route: Config = {
-        "match": {"prefix": "/"},
-        "route": {
-            "cluster_header": AGENT_HEADER,
-            "host_rewrite_literal": _AGENT_ITSELF,
-            "timeout": "0s",
-            **_FOREVER,
-        },
-        # The agent goes by the certificate alone.
-        "request_headers_to_remove": [SESSION_HEADER],
-    }
-    manager = http_manager("ask", route_config={"virtual_hosts": [virtual_host("agents", route)]})
-    return [{"name": "ask", "address": pipe(settings.questions), "filter_chains": [{"filters": [manager]}]}]

@@ -20,7 +20,8 @@ from hairpin.envoy.config import Identity, write_identity
 from hairpin.envoy.process import ManagedEnvoy
 from hairpin.errors import HairpinError
 from hairpin.model.session import AgentAddress, Session
-from local_proxy.bootstrap import LaptopSettings, cluster_name, laptop_bootstrap, write_app, write_tunnels
+from local_proxy.bootstrap import cluster_name, laptop_bootstrap, write_app, write_tunnels
+from local_proxy.laptop_settings import LaptopSettings
 from local_proxy.reach import Replicas
 
 DRAIN_SECONDS = 3.0

@@ -56,6 +56,8 @@ REFUSED_SECONDS = 10.0
 """How long a refusal is borne: it may come from a new mesh, whose file for us is about to be written."""
 ACTIVE_SECONDS = 3.0
 """How long to wait for sidecars before the user is told that requests come here."""
+TUNNEL_MISSING = "TunnelMissing"
+"""A condition that says what is told of each tunnel anyway."""
 _LIVELY = (Phase.ACTIVE, Phase.READY)
 
 
@@ -334,7 +336,8 @@ class Link:
             self._console.warn(_lost(agent))
         for agent in sorted(after - before):
             self._console.say(f"the tunnel to {agent} is up")
-        for message in sorted({condition.message for condition in session.status.conditions} - self._told):
+        remarks = {c.message for c in session.status.conditions if c.type != TUNNEL_MISSING}
+        for message in sorted(remarks - self._told):
             self._console.warn(message)
             self._told |= {message}
         if session.status.phase is Phase.REFUSED:

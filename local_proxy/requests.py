@@ -10,7 +10,7 @@ from pathlib import Path
 
 import aiohttp
 
-from local_proxy.bootstrap import AGENT_HEADER, question_cluster_name
+from local_proxy.egress import AGENT_HEADER, question_cluster_name
 from local_proxy.held import Held
 from local_proxy.session_store import RECONNECT_SECONDS, RequestSeen, request_seen
 

@@ -354,8 +354,23 @@ async def _refusal(response: aiohttp.ClientResponse, method: str, path: str) -> 
 
 
 def _unreachable(server: str, error: BaseException) -> ApiUnavailableError:
-    reason = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-    return ApiUnavailableError(503, "ServiceUnavailable", f"the API server at {server} can't be reached: {reason}")
+    message = f"the API server at {server} can't be reached: {_reason(error)}"
+    return ApiUnavailableError(503, "ServiceUnavailable", message)
+
+
+def _reason(error: BaseException) -> str:
+    import aiohttp  # noqa: PLC0415
+
+    match error:
+        case TimeoutError():
+            return "no answer in time"
+        case aiohttp.ClientConnectorCertificateError():
+            return f"its certificate is not what the kubeconfig trusts: {error.certificate_error}"
+        case aiohttp.ClientConnectorError():
+            return error.os_error.strerror or str(error.os_error)
+        case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
+            return "the connection broke off"
+    return str(error) or type(error).__name__
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
@@ -32,6 +33,8 @@ _PROTOCOL = "v4.channel.k8s.io"
 _DATA, _ERROR = 0, 1
 _LOOPBACK = "127.0.0.1"
 _CHUNK = 64 * 1024
+_BORNE_SECONDS = 30.0
+"""How long being forbidden is borne where it once worked: an API server that has just begun knows no roles yet."""
 _HIGH = 4 * _CHUNK
 """Bytes read here and not sent yet, past which no more are read."""
 
@@ -90,6 +93,8 @@ class PortForward:
         self._tasks = tasks
         self._on_error = on_error or (lambda error: log.warning("%s", error))
         self._told = ""
+        self._worked = False
+        self._forbidden: float | None = None
         self._server: asyncio.Server | None = None
         self._running: set[asyncio.Task[None]] = set()
 
@@ -125,7 +130,8 @@ class PortForward:
             async with self._api.websocket(self._path, query=query, protocols=(_PROTOCOL,)) as socket:
                 await self._pump(connection, socket)
         except ApiError as error:
-            self._tell(await self._explained(error))
+            if not self._is_borne(error):
+                self._tell(await self._explained(error))
         except HairpinError as error:  # credentials
             self._tell(error)
 
@@ -148,7 +154,7 @@ class PortForward:
             if channel not in begun:
                 begun.add(channel)
             elif channel == _DATA:
-                self._told = ""
+                self._told, self._worked, self._forbidden = "", True, None
                 connection.write(memoryview(data)[1:])
                 if connection.full:
                     await connection.emptied()
@@ -156,6 +162,12 @@ class PortForward:
                 problem += data[1:].decode(errors="replace")
         if problem:
             self._tell(UnavailableError(f"port {self._port} of pod {self._pod} can't be reached: {problem.strip()}"))
+
+    def _is_borne(self, error: ApiError) -> bool:
+        if not self._worked or not isinstance(error, ApiForbiddenError):
+            return False
+        self._forbidden = self._forbidden or time.monotonic()
+        return time.monotonic() - self._forbidden < _BORNE_SECONDS
 
     async def _explained(self, error: ApiError) -> HairpinError:
         """The error with the API server's words, which a refused WebSocket does not bring; the same asked as plain GET does."""

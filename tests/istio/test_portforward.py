@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+from datetime import UTC, datetime
 
 import psutil
 import pytest
@@ -14,6 +15,9 @@ import yaml
 from hairpin.errors import HairpinError
 from hairpin.kubernetes.api import connect
 from hairpin.kubernetes.portforward import PortForward, forward
+from hairpin.model.session import AgentAddress, Session, SessionSpec, SessionStatus
+from local_proxy.control_planes import Connection
+from local_proxy.kubectl import kubectl_forwards
 from tests.support.envoy import eventually
 
 NAMESPACE = "forwards"
@@ -228,3 +232,36 @@ async def test_an_api_server_that_is_away_is_told(there, tmp_path):
             assert await read_all(address) == b""
             await eventually(lambda: told, what="it is told")
     assert "the API server at https://127.0.0.1:1 can't be reached" in str(told[0])
+
+
+async def test_kubectl_does_it_too_and_is_started_again(there, monkeypatch):
+    kubectl = there.plane.binaries.kubectl
+    monkeypatch.setenv("PATH", str(kubectl.parent), prepend=os.pathsep)
+    told = []
+    flags = Connection(kubeconfig=str(there.kubeconfig("alice")))
+    agent = AgentAddress(name="echo", host="", tunnel_port=7000, egress_port=7001)
+    status = SessionStatus(agents=(agent,))
+    session = Session(
+        name="x", namespace=NAMESPACE, owner="alice", created=datetime.now(UTC), spec=SessionSpec(), status=status
+    )
+
+    def kubectls():
+        return [p for p in psutil.Process().children(recursive=True) if p.cmdline()[:1] == [str(kubectl)]]
+
+    async with kubectl_forwards(flags, "test", NAMESPACE, told.append) as forwards:
+        (at,) = (await forwards.replicas(session)).agents
+
+        async def answers():
+            try:
+                return await read_all((at.host, at.egress_port)) == b"first"
+            except OSError:
+                return False
+
+        await eventually(answers, what="kubectl forwards")
+        before = kubectls()
+        assert len(before) == 2
+        for process in before:
+            process.kill()
+        await eventually(lambda: len(kubectls()) == 2 and kubectls() != before, what="kubectl is started again")
+        await eventually(answers, what="kubectl forwards again")
+    assert kubectls() == []
