@@ -245,8 +245,13 @@ async def test_kubectl_does_it_too_and_is_started_again(there, monkeypatch):
         name="x", namespace=NAMESPACE, owner="alice", created=datetime.now(UTC), spec=SessionSpec(), status=status
     )
 
+    def is_kubectl(process):
+        with contextlib.suppress(psutil.Error):  # one that has just ended
+            return process.cmdline()[:1] == [str(kubectl)]
+        return False
+
     def kubectls():
-        return [p for p in psutil.Process().children(recursive=True) if p.cmdline()[:1] == [str(kubectl)]]
+        return [process for process in psutil.Process().children(recursive=True) if is_kubectl(process)]
 
     async with kubectl_forwards(flags, "test", NAMESPACE, told.append) as forwards:
         (at,) = (await forwards.replicas(session)).agents
