@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 ONCE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-istio mesh-build mesh-up check format chaos bench bench-istio lock schema manifests clean
+.PHONY: help setup demo test test-fast test-istio mesh-build mesh-up check format chaos chaos-istio bench bench-istio lock schema manifests clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ format: $(READY) ## format, and mend what the linter can
 
 chaos: $(READY) ## kill and freeze each part under load, and count what failed
 	$(BIN)/python -m bench.chaos $(CHAOS)
+
+chaos-istio: $(READY) mesh-build ## the same in a real Istio mesh
+	$(BIN)/python -m bench.chaos_istio $(CHAOS)
 
 bench: $(READY) ## latency, throughput, attach time and CPU, as ratios of one run (wrk: Debian's)
 	$(BIN)/python -m bench $(BENCH)

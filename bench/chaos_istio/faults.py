@@ -24,12 +24,17 @@ def _kill(
     return strike
 
 
+async def _other_leads(mesh: IstioChaosMesh, killed: str) -> bool:
+    return await mesh.holder() not in ("", killed)
+
+
 async def _kill_leader(mesh: IstioChaosMesh) -> Struck:
-    """The other replica leads, or the same one anew."""
-    pod = await mesh.leader()
+    """The other replica takes its place."""
+    pod, killed = await mesh.leader(), await mesh.holder()
     at = await mesh.kill(pod, "controller")
+    ready = await mesh.so(lambda: _other_leads(mesh, killed), "another controller leads")
     await mesh.ready_again(pod, "controller")
-    return Struck(at=at, ready=await mesh.so(mesh.led, "a controller leads"))
+    return Struck(at=at, ready=ready)
 
 
 async def _kill_istiod(mesh: IstioChaosMesh) -> Struck:
@@ -42,16 +47,31 @@ async def _kill_istiod(mesh: IstioChaosMesh) -> Struck:
     return Struck(at=at, ready=await mesh.so(mesh.istiod_ready, "istiod is ready again"))
 
 
+async def _run_again(mesh: IstioChaosMesh) -> None:
+    """`kill -9` of `hairpin run`, which is typed again at once."""
+    envoy = mesh.laptop.envoy
+    mesh.laptop.cli.kill()
+    await mesh.dead(envoy)
+    await mesh.laptop.ended()
+    await mesh.laptop.start()
+
+
+async def _kill_leader_and_cli(mesh: IstioChaosMesh) -> Struck:
+    """The next leader has never seen the new session, and must end the old one."""
+    pod, killed = await mesh.leader(), await mesh.holder()
+    at = await mesh.kill(pod, "controller")
+    await _run_again(mesh)
+    ready = await mesh.so(lambda: _other_leads(mesh, killed), "another controller leads")
+    await mesh.ready_again(pod, "controller")
+    return Struck(at=at, ready=ready)
+
+
 async def _kill_istiod_and_cli(mesh: IstioChaosMesh) -> Struck:
-    """Nobody can withdraw the dead laptop's rule from the sidecars, nor write the next one's, until istiod is back."""
-    programs, laptop = mesh.cluster.programs, mesh.laptop
-    envoy = laptop.envoy
+    """Nobody can withdraw the dead laptop's rule from the sidecars, nor bring the next one's, until istiod is back."""
+    programs = mesh.cluster.programs
     at = asyncio.get_running_loop().time()
     await asyncio.to_thread(programs["istiod"].kill)
-    laptop.cli.kill()
-    await mesh.dead(envoy)
-    await laptop.ended()
-    await laptop.start()
+    await _run_again(mesh)
     await asyncio.sleep(AWAY_SECONDS)
     since = asyncio.get_running_loop().time()
     programs.again("istiod")
@@ -76,6 +96,12 @@ FAULTS: tuple[Fault[IstioChaosMesh], ...] = (
     Fault(name="agent", what="kill -9 the agent", strike=_kill(IstioChaosMesh.agent, "agent")),
     Fault(name="agent-sidecar", what="kill -9 the agent's sidecar", strike=_kill(IstioChaosMesh.agent, "istio-proxy")),
     Fault(name="controller", what="kill -9 the controller that leads", strike=_kill_leader),
+    Fault(
+        name="controller-and-cli",
+        what="kill -9 that controller and hairpin run",
+        strike=_kill_leader_and_cli,
+        alone=True,
+    ),
     Fault(name="istiod", what="kill -9 istiod", strike=_kill_istiod),
     Fault(
         name="istiod-and-cli",

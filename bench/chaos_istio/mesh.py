@@ -73,21 +73,21 @@ class IstioChaosMesh(StruckMesh):
         """The pod that laptops' tunnels end at."""
         return await self.cluster.pod(SHOP, AGENT)
 
+    async def holder(self) -> str:
+        """Which replica of the controller writes: its pod's name and something of its own; empty if it can't be told."""
+        try:
+            lease = await self.cluster.client.get("Lease", CONTROLLER, SYSTEM)
+        except AWAY:
+            return ""
+        return str((lease or {}).get("spec", {}).get("holderIdentity") or "")
+
     async def leader(self) -> Pod:
-        """The controller's replica that writes."""
-        lease = await self.cluster.client.get("Lease", CONTROLLER, SYSTEM)
-        holder = (lease or {}).get("spec", {}).get("holderIdentity")
+        """That replica's pod."""
+        holder = await self.holder()
         for pod in await self.cluster.pods(SYSTEM):
-            if pod.name == holder:
+            if holder.startswith(f"{pod.name}-"):
                 return pod
         raise HairpinError(f"no controller leads: the lease's holder is {holder!r}")
-
-    async def led(self) -> bool:
-        """Whether a replica of the controller holds the lease and lives."""
-        try:
-            return bool(await self.leader())
-        except (HairpinError, *AWAY):
-            return False
 
     async def kill(self, pod: Pod, container: str) -> float:
         """`kill -9` a container; returns when, by the event loop's clock. The node starts it again."""
