@@ -57,7 +57,7 @@ class IstioBench(IstioMesh):
 
     async def who(self, session: aiohttp.ClientSession, service: str, environment: str | None) -> str:
         """Which application answers."""
-        headers = {"Host": service, **({"x-env": environment} if environment else {})}
+        headers = request_headers(service, environment)
         try:
             async with session.get(f"http://{self.addresses[service]}/", headers=headers) as response:
                 return response.headers.get("x-who", f"status {response.status}")
@@ -100,6 +100,11 @@ _ports = iter(range(20_000, 30_000))
 def namespace_of(service: str) -> str:
     """Where a service is."""
     return CROWD if service in CROWDS else SERVED
+
+
+def request_headers(service: str, environment: str | None) -> dict[str, str]:
+    """What makes a request to its address one to a service. Short names are those of the caller's namespace alone."""
+    return {"Host": f"{service}.{namespace_of(service)}", **({"x-env": environment} if environment else {})}
 
 
 def rules(service: str, sessions: int, generation: int = 0) -> dict[str, Any]:

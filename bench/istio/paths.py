@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 
 from bench import paths
-from bench.istio.mesh import HELD, PLAIN, IstioBench, controllers, proxies_cpu
+from bench.istio.mesh import HELD, PLAIN, IstioBench, controllers, proxies_cpu, request_headers
 from bench.wrk import wrk
 from hairpin.errors import HairpinError
 
@@ -68,7 +68,7 @@ PATHS: dict[str, tuple[str, str | None, str]] = {
 async def _sample(
     bench: IstioBench, service: str, environment: str | None, connections: int, seconds: float
 ) -> dict[str, float]:
-    headers = {"Host": service, **({"x-env": environment} if environment else {})}
+    headers = request_headers(service, environment)
     before = proxies_cpu()
     url = f"http://{bench.addresses[service]}/"
     load = await wrk(url, connections=connections, seconds=seconds, headers=headers, inside=bench.inside)

@@ -9,6 +9,8 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import psutil
+
 from bench.istio.mesh import FRESH, HELD, SERVED, IstioBench, eventually
 from bench.paths import spread
 from hairpin.kubernetes.api import Api, connect
@@ -35,6 +37,8 @@ class Timeline:
     def __init__(self) -> None:
         self.began = time.perf_counter()
         self.moments: dict[str, float] = {}
+        self.cpu = 0.0
+        """Seconds of `hairpin run`'s own, until the first steered request."""
 
     def note(self, moment: str) -> None:
         """It is now, if it has not been before."""
@@ -81,7 +85,12 @@ def table(result: dict[str, Any]) -> str:
     lines = []
     for title, found in result.items():
         lines += ["", f"session start, {title} ({found['rounds']} rounds)"]
-        rows = {"first steered request": found["total"], **found["steps"], "given back after Ctrl-C": found["end"]}
+        rows = {
+            "first steered request": found["total"],
+            **found["steps"],
+            "CPU of `hairpin run` until then": found["cpu"],
+        }
+        rows |= {"given back after Ctrl-C": found["end"]}
         for name, row in rows.items():
             indent = "    " if name in found["steps"] else "  "
             spread_text = f"({row['low'] * 1e3:.0f}–{row['high'] * 1e3:.0f})"
@@ -95,6 +104,7 @@ def _summary(starts: list[tuple[Timeline, float]]) -> dict[str, Any]:
         "rounds": len(starts),
         "total": spread([timeline.moments["steered"] for timeline, _ in starts]),
         "steps": {name: spread([step[name] for step in steps]) for name in steps[0]},
+        "cpu": spread([timeline.cpu for timeline, _ in starts]),
         "end": spread([end for _, end in starts]),
     }
 
@@ -106,6 +116,7 @@ async def _start(bench: IstioBench, api: Api, service: str) -> tuple[Timeline, f
                 tasks.create_task(_said(run, timeline))
                 await bench.served_by(f"laptop-{USER}", service, USER)
                 timeline.note("steered")
+                timeline.cpu = sum(psutil.Process(run.pid).cpu_times()[:2])
             await eventually(timeline.is_whole, "the API server told what happened")
             begin = time.perf_counter()
             run.signal(signal.SIGINT)
