@@ -71,4 +71,5 @@ def test_the_controllers_own_certificate_bears_its_services_names():
         "hairpin-controller.hairpin-system",
         "hairpin-controller.hairpin-system.svc",
         "hairpin-controller.hairpin-system.svc.example.local",
+        "xds-server",  # what agents' Envoys ask for
     )
