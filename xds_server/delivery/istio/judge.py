@@ -69,6 +69,8 @@ def judge(
         try:
             wanted = claim(world, index, session)
             conditions = (*wanted.conditions, *court.grant(session, wanted))
+        except _UndecidedError:
+            continue  # its status stays as it is until the agents have reported, or are not waited for any longer
         except RefusedError as error:
             verdict = Verdict(
                 session=session, standing=standing, claim=Claim(), conditions=(error.condition,), refused=True
@@ -88,6 +90,10 @@ def _order(session: SessionFacts) -> tuple[bool, datetime, Key]:
     return not is_incumbent(session), session.created, session.key
 
 
+class _UndecidedError(Exception):
+    """It is not known yet whether the holder is lost."""
+
+
 @dataclass(slots=True)
 class _Court:
     """What has been granted so far."""
@@ -103,6 +109,7 @@ class _Court:
 
         Raises:
             RefusedError: somebody else holds it.
+            _UndecidedError: an earlier session of its owner's does, if it is alive.
         """
         for point in wanted.points:
             self._check_selectors(point)
@@ -114,6 +121,8 @@ class _Court:
             try:
                 conditions += [replace(c, reason=REMARK) for c in check_conflict(others, holding)]
             except ConflictError as error:
+                if not session.status.id and self._may_be_lost(point.place, holding):
+                    raise _UndecidedError from None
                 raise refusal(HELD, str(error)) from None
         for key in lost:
             self.end[key] = f"its owner's next session {session.key.name} takes its place"
@@ -134,6 +143,14 @@ class _Court:
             for key, held in self.held[point.place].items()
             if held.owner == new.owner and self.standings[key].lost and conflicts(held, new)
         }
+
+    def _may_be_lost(self, place: Place, new: Holding) -> bool:
+        """Whether a leader that has just begun can't tell: then nothing is refused that it would grant in a moment."""
+        holders = [key for key, held in self.held[place].items() if conflicts(held, new)]
+        return all(
+            self.held[place][key].owner == new.owner and (self.standings[key].lost or self.standings[key].hearsay)
+            for key in holders
+        )
 
     def _check_selectors(self, point: Point) -> None:
         """Two EnvoyFilters of one kind must not meet in a sidecar."""

@@ -21,6 +21,8 @@ class Standing:
 
     up: tuple[str, ...] = ()
     """The replicas to which one is up."""
+    hearsay: bool = False
+    """Whether all of them are what the last leader wrote down: none of their replicas has reported to this one yet."""
     everywhere: bool = False
     """Whether there is one to every replica that is ready: a sidecar spreads requests over all of them."""
     last_seen: datetime | None = None
@@ -40,6 +42,7 @@ def standing(world: World, replicas: Sequence[PodFacts], session: SessionFacts, 
     """How it is with a session, given the replicas of its namespace's steering agent."""
     settings, status = world.settings, session.status
     up = tuple(sorted(pod.key.name for pod in replicas if _has_tunnel(world, pod, session, now)))
+    hearsay = bool(up) and all(pod.key not in world.reports for pod in replicas if pod.key.name in up)
     ready = {pod.key.name for pod in replicas if pod.ready}
     everywhere = bool(ready) and ready <= set(up)
     last_seen = now if status.tunnels and not up else status.last_seen
@@ -56,7 +59,9 @@ def standing(world: World, replicas: Sequence[PodFacts], session: SessionFacts, 
         deadline = max(last_seen, returned) + lease(settings, session)
         deadline = max(deadline, world.leading_since + settings.report_grace)
         reason = "its tunnel did not come back"
-    return Standing(up=up, everywhere=everywhere, last_seen=last_seen, deadline=deadline, reason=reason)
+    return Standing(
+        up=up, hearsay=hearsay, everywhere=everywhere, last_seen=last_seen, deadline=deadline, reason=reason
+    )
 
 
 def lease(settings: PlanSettings, session: SessionFacts) -> timedelta:

@@ -100,6 +100,30 @@ def test_a_lost_session_makes_room_for_its_owners_next():
     assert phases(settle(world, at(2))) == {"b": "Pending"}
 
 
+def succeeded(new, second: float = 50):
+    """`a` was steered when its laptop and the leader were killed; `new` came, and no replica of the agent has reported yet."""
+    up = settle(reported(settle(shop(session("a", owner="alice"))), "a"))
+    return replace(up, sessions=[*up.sessions, new], reports={}, leading_since=at(second))
+
+
+def test_a_new_leader_refuses_nobody_whose_own_session_may_be_lost():
+    new = session("b", owner="alice", seconds=49)
+    world = settle(succeeded(new), at(50))
+    assert new in world.sessions  # nothing is written
+    made = planned(world, at(50))
+    assert not made.end and made.next == at(65)
+    # The agent says that the tunnel is gone: there is room. Or that it is up: someone is at work.
+    assert phases(settle(reported(world), at(51))) == {"b": "Pending"}
+    assert phases(settle(reported(world, "a"), at(51))) == {"a": "Active", "b": "Refused"}
+    # It says nothing in time.
+    assert phases(settle(world, at(66))) == {"b": "Pending"}
+
+
+def test_a_new_leader_refuses_anybody_else_at_once():
+    world = settle(succeeded(session("b", owner="bob", seconds=49)), at(50))
+    assert phases(world) == {"a": "Active", "b": "Refused"}
+
+
 @pytest.mark.parametrize(
     ("new", "why"),
     [
