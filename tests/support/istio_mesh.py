@@ -22,6 +22,8 @@ from tests.support.mesh import Run, eventually
 from tests.support.netns import relay
 
 SHOP = "shop"
+_IN_A_ROW = 8
+"""Requests that are spread over the replicas of a service: that all went to one of two has a chance of 1 in 128."""
 Answer = dict[str, Any]
 
 
@@ -147,10 +149,10 @@ class IstioMesh:
         return answer | {"response_headers": dict(response.headers)}
 
     async def answered_by(self, who: str, environment: str | None, **more: Any) -> None:
-        """Wait until requests of this environment are answered by `who`."""
+        """Wait until requests of this environment are answered by `who`, by whichever replica's sidecar they come."""
 
         async def so() -> bool:
-            return bool((await self.ask(environment, **more))["who"] == who)
+            return {(await self.ask(environment, **more))["who"] for _ in range(_IN_A_ROW)} == {who}
 
         await eventually(so, f"requests of {environment} are answered by {who}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.istio_mesh import SHOP, IstioMesh, install
+from tests.support.istio_mesh import SHOP, IstioMesh, install, operator
 
 DEVELOPERS = {
     "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -17,7 +17,9 @@ DEVELOPERS = {
 
 @pytest.fixture(scope="session")
 async def mesh(shop):
-    """The shop (a fixture of the mesh's) with hairpin installed for it."""
+    """The shop (a fixture of the mesh's) with hairpin installed for it, and the plumbing in place where tests steer."""
     await install(shop)
     await shop.client.apply(DEVELOPERS)
+    for target in ("checkout:http", "checkout:grpc", "inventory"):
+        await operator(shop, "enable", target, "-n", SHOP)
     return IstioMesh(shop)
