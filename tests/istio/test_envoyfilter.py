@@ -248,7 +248,7 @@ function envoy_on_response(handle) handle:headers():add("x-lua", "yes") end
         async with sessions.beside(impatient):
 
             async def in_force():
-                return (await sessions.ask(url=f"http://{TARGET}/hold?key=never")).status == 504
+                return (await sessions.ask(url=f"http://{TARGET}/delay?ms=2000")).status == 504
 
             await eventually(in_force, "the caller's timeout holds")
             for headers, times in (({}, 1), ({"x-retry": "1"}, 3)):
@@ -259,7 +259,6 @@ function envoy_on_response(handle) handle:headers():add("x-lua", "yes") end
                 for env, expected in (("alice", times), ("", 0)):
                     found = await sessions.ask(env, url=f"http://{TARGET}/count?key={key}")
                     assert found.json["count"] == expected
-            await sessions.ask("alice", url=f"http://{TARGET}/release?key=never")
 
     async def test_a_sidecar_resource_that_hides_the_agent_has_everything_answered_by_the_application(self, sessions):
         hosts = ["./caller.*", "istio-system/*"]
@@ -302,11 +301,22 @@ function envoy_on_response(handle) handle:headers():add("x-lua", "yes") end
                 "spec": {"ports": [{"name": "http", "port": 80, "targetPort": HTTP}, {"name": "grpc", "port": GRPC}]}
             }
             await sessions.cluster.client.patch("Service", TARGET, told, namespace=sessions.namespace)
+
+            async def told_again():
+                return not await _sniffs(sessions)
+
+            # Not a request before: the caller would keep a connection to the chain for bytes until that is drained.
+            await eventually(told_again, "the port's protocol is told")
             await sessions.answered_by(LAPTOP, "alice")
 
 
 async def _sniffs(mesh):
-    return "envoy.filters.listener.http_inspector" in await mesh.target.envoy("/config_dump?resource=dynamic_listeners")
+    """Whether the target's sidecar has a chain for what it finds to be plain HTTP."""
+    found = json.loads(await mesh.target.envoy("/config_dump?resource=dynamic_listeners"))["configs"]
+    [inbound] = [listener["active_state"]["listener"] for listener in found if listener["name"] == "virtualInbound"]
+    matches = [chain.get("filter_chain_match", {}) for chain in inbound["filter_chains"]]
+    mine = [match for match in matches if match.get("destination_port") == HTTP]
+    return any("h2c" in match.get("application_protocols", []) for match in mine)
 
 
 async def test_without_an_agent_in_the_endpoints_everything_is_the_application_s(sessions):

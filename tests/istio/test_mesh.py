@@ -90,7 +90,7 @@ class TestIdentity:
 
 class TestInjection:
     async def test_istiod_injects_its_own_template(self, shop: Cluster) -> None:
-        for pod in await shop.pods("shop"):
+        for pod in await shop.pods("shop", "app in (frontend, checkout, inventory)"):
             assert {"istio-init", "istio-proxy", "app"} == set(pod.containers)
             assert pod.object["metadata"]["annotations"]["istio.io/rev"] == "default"
 
