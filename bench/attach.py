@@ -12,7 +12,7 @@ from typing import Any
 from bench.mesh import ROOT, bench_mesh
 from bench.paths import spread
 from hairpin.errors import HairpinError
-from hairpin.mesh.ports import free_ports
+from hairpin.ports import free_ports
 
 
 async def measure(rounds: int) -> dict[str, Any]:

@@ -16,9 +16,9 @@ import psutil
 
 from hairpin.errors import HairpinError
 from hairpin.mesh.mesh_file import mesh_from_document
-from hairpin.mesh.ports import free_ports
 from hairpin.mesh.state import MeshFolder
 from hairpin.mesh.supervisor import MeshSupervisor
+from hairpin.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -15,6 +15,7 @@ from hairpin.model.match import Match
 from hairpin.model.match_text import parse_match
 from hairpin.model.session import EgressIdentity, Mode, SessionSpec
 from hairpin.model.target import Target
+from hairpin.ports import free_ports
 from local_proxy.control_planes import Connection
 
 MAX_PORT = 65535
@@ -237,14 +238,17 @@ def egress_port(wanted: int | None) -> int:
 
     Raises:
         InvalidFieldError: the one that was asked for is taken.
+        UnavailableError: none is free.
     """
+    if wanted is None:
+        return next(free_ports())
     with socket.socket() as probe:
         # As Envoy will bind it: a port whose last connections are still in TIME_WAIT is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", wanted or 0))
+            probe.bind(("127.0.0.1", wanted))
         except OSError as error:
             remedy = "choose another, or leave the flag out for a free one"
             problem = f"can't be listened on ({error.strerror})"
             raise InvalidFieldError("--egress-port", wanted, problem, remedy) from error
-        return int(probe.getsockname()[1])
+    return wanted

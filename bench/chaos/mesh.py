@@ -18,10 +18,10 @@ from hairpin.api import read_developer
 from hairpin.envoy.leash import leashed, suitable_leash
 from hairpin.errors import HairpinError
 from hairpin.mesh.mesh_file import mesh_from_document
-from hairpin.mesh.ports import free_ports
 from hairpin.mesh.state import MeshFolder
 from hairpin.mesh.supervisor import MeshSupervisor
 from hairpin.model.session import Phase
+from hairpin.ports import free_ports
 from local_proxy.session_client import SessionClient
 
 

@@ -66,7 +66,7 @@ def load_mesh(file: Path, *, any_entry: bool = False) -> MeshModel:
     """
     from hairpin.errors import InvalidFieldError  # noqa: PLC0415
     from hairpin.mesh.mesh_file import mesh_from_document  # noqa: PLC0415
-    from hairpin.mesh.ports import free_ports, is_free  # noqa: PLC0415
+    from hairpin.ports import free_ports, is_free  # noqa: PLC0415
     from hairpin.yaml_file import load_yaml  # noqa: PLC0415
 
     document = load_yaml(file)

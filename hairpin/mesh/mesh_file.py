@@ -53,6 +53,7 @@ def mesh_from_document(document: Any, ports: Iterator[int]) -> Mesh:
     Raises:
         InvalidFieldError: a field is wrong; the message names it and what would be right.
     """
+    ports = _unwritten(document, ports)
     reader = Reader(document, "")
     name = reader.text("name", default="mesh", pattern=LABEL)
     namespace = reader.text("namespace", default="default", pattern=LABEL)
@@ -74,6 +75,12 @@ def mesh_from_document(document: Any, ports: Iterator[int]) -> Mesh:
     reader.finish()
     _distinct(mesh)
     return mesh
+
+
+def _unwritten(document: Any, ports: Iterator[int]) -> Iterator[int]:
+    """The ports whose number the file does not use itself, wherever in it."""
+    written = {int(number) for number in re.findall(r"\d+", str(document))}
+    return (port for port in ports if port not in written)
 
 
 def mesh_to_document(mesh: Mesh) -> dict[str, Any]:

@@ -17,11 +17,11 @@ from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration
 
 from hairpin.envoy.process import validate
 from hairpin.mesh.mesh_file import mesh_from_document
-from hairpin.mesh.ports import free_ports
 from hairpin.mesh.sidecar import sidecar_bootstrap
 from hairpin.mesh.state import MeshFolder, write_folder
 from hairpin.model.match_text import parse_match
 from hairpin.model.mesh import ENTRY
+from hairpin.ports import free_ports
 from tests.support.mesh import ROOT
 from xds_server.generate.egress import egress_resource
 from xds_server.generate.sidecar import (

@@ -19,8 +19,8 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 )
 
 from hairpin.mesh.mesh_file import mesh_from_document
-from hairpin.mesh.ports import free_ports
 from hairpin.model.match_text import parse_match
+from hairpin.ports import free_ports
 from tests.support.mesh import ROOT
 from xds_server.delivery.istio.envoyfilter import IstioMesh, SteeredWorkload, plumbing_object, sessions_object
 from xds_server.generate.sidecar import AGENT_PORT, match_resource, workload_resources

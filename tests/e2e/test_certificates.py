@@ -14,9 +14,9 @@ import pytest
 from hairpin.certificates import CertificateAuthority, new_key_and_request
 from hairpin.envoy.config import Identity, write_identity
 from hairpin.envoy.process import ManagedEnvoy
-from hairpin.mesh.ports import free_ports
 from hairpin.model.mesh import AGENT, ENTRY
 from hairpin.model.session import AgentAddress
+from hairpin.ports import free_ports
 from local_proxy.bootstrap import LaptopSettings, laptop_bootstrap, write_app, write_tunnels
 from tests.support.ads_client import Client, ads_client
 from tests.support.echo_process import echo_process

@@ -11,7 +11,7 @@ import socket
 import pytest
 import yaml
 
-from hairpin.mesh.ports import free_ports
+from hairpin.ports import free_ports
 from tests.support.mesh import ROOT
 
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(90)]

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import yaml
 
-from hairpin.mesh.ports import free_ports
+from hairpin.ports import free_ports
 from tests.support.echo_process import echo_process
 from tests.support.envoy import eventually
 

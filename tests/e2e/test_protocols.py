@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from hairpin.mesh.ports import free_ports
+from hairpin.ports import free_ports
 from tests.support.protocols import GRPC, LARGE, PROTOCOLS
 
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(150)]

@@ -12,8 +12,8 @@ import pytest
 from hairpin.api import read_developer
 from hairpin.certificates import certificate_names, new_key_and_request
 from hairpin.mesh.mesh_file import mesh_from_document
-from hairpin.mesh.ports import free_ports
 from hairpin.mesh.state import MeshFolder, write_folder
+from hairpin.ports import free_ports
 from tests.support.envoy import eventually
 from xds_server.server.main import serving
 from xds_server.settings import read_settings

@@ -21,10 +21,10 @@ import aiohttp
 from hairpin.api import read_developer
 from hairpin.envoy.admin import AdminClient, admin_socket
 from hairpin.mesh.mesh_file import mesh_from_document
-from hairpin.mesh.ports import free_ports
 from hairpin.mesh.state import MeshFolder
 from hairpin.mesh.supervisor import MeshSupervisor
 from hairpin.model.mesh import Mesh
+from hairpin.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0

@@ -48,6 +48,12 @@ def test_written_whole_it_reads_the_same_without_a_port_to_give():
     assert mesh_from_document(whole, iter(())) == mesh
 
 
+def test_a_port_that_the_file_names_is_given_to_nobody_else():
+    mesh = read({"entry": {"port": 20003}, "services": {"web": {"ports": [{"app": "127.0.0.1:20000"}]}}})
+    [web] = mesh.workloads
+    assert (web.outbound.port, web.ports[0].inbound.port) == (20002, 20001)
+
+
 def test_braces_that_are_no_placeholder_are_left():
     [web] = read(
         {"services": {"web": {"command": ["{python}", '{"a": 1}', "{port}", "{port:http}", "${HOME}"]}}}

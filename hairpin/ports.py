@@ -1,4 +1,4 @@
-"""Free ports for a mesh's listeners."""
+"""Free ports for listeners that an Envoy binds a little later."""
 
 from __future__ import annotations
 
