@@ -69,6 +69,8 @@ def agent_settings(installation: Installation, role: str) -> JsonObject:
             "tokenFile": "/var/run/secrets/hairpin/token",
         },
         "listeners": listeners,
+        # Laptops ask the agents for them: the controller takes none.
+        "requestLog": {"report": False},
         "drainSeconds": _DRAIN_SECONDS,
     }
 

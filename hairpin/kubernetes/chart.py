@@ -37,6 +37,7 @@ _VALUES = {
     "mark-trust-domain": "{{ $.Values.trustDomain }}",
     "mark-cluster-domain": "{{ $.Values.clusterDomain }}",
     "mark-root-namespace": "{{ $.Values.rootNamespace }}",
+    "delivery: inbound": "delivery: {{ $.Values.delivery }}",
     "header: mark-routing-key": "{{ $.Values.routingKey | toYaml | trim }}",
     "mark-host": "{{ $.Values.publishedAddress.host | quote }}",
     str(_AGENTS): "{{ $.Values.agents }}",
@@ -46,11 +47,14 @@ _VALUES = {
 }
 _SETTINGS_DIGEST = (
     "{{ list $.Values.namespaces $.Values.trustDomain $.Values.clusterDomain $.Values.rootNamespace"
-    " $.Values.routingKey $.Values.publishedAddress | toJson | sha256sum | trunc 16 }}"
+    " $.Values.routingKey $.Values.delivery $.Values.publishedAddress | toJson | sha256sum | trunc 16 }}"
 )
 _NEEDED = (
     "{{- if not $.Values.namespaces }}\n"
     '{{- fail "namespaces: is missing; name those whose workloads developers take over" }}\n'
+    "{{- end }}\n"
+    '{{- if not (has $.Values.delivery (list "inbound" "outbound")) }}\n'
+    '{{- fail "delivery: the chart knows inbound and outbound; for a waypoint use hairpin install --dry-run" }}\n'
     "{{- end }}\n"
 )
 
@@ -97,6 +101,8 @@ trustDomain: {usual.trust_domain}
 clusterDomain: {usual.cluster_domain}
 # Istio's: whose EnvoyFilters hold for the whole mesh.
 rootNamespace: {usual.root_namespace}
+# Who steers: inbound (the target's own sidecars) or outbound (its callers').
+delivery: {usual.delivery.value}
 # What marks a feature environment's requests: a header, or a member of baggage or tracestate.
 routingKey:
   header: {usual.routing_key.name}

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import argparse
 
     from hairpin.kubernetes.installation import Installation, Published
+    from hairpin.model.delivery import Delivery
     from hairpin.model.environment import RoutingKey
 
 
@@ -59,6 +60,12 @@ class Install(Command):
             default="header:x-env",
             metavar="KEY",
             help="what marks requests: header:x-env (default), baggage:env, …",
+        )
+        add(
+            "--delivery",
+            default="inbound",
+            metavar="WHERE",
+            help="who steers: inbound (the target's sidecars, the default), outbound, waypoint-httproute, …",
         )
         add(
             "--trust-domain",
@@ -137,6 +144,7 @@ def installation_of(arguments: argparse.Namespace) -> Installation:
         cluster_domain=arguments.cluster_domain,
         root_namespace=arguments.root_namespace,
         routing_key=_routing_key(arguments.routing_key),
+        delivery=_delivery(arguments.delivery),
     )
     return check_installation(replace(found, image=arguments.image) if arguments.image else found)
 
@@ -153,6 +161,16 @@ def _published(text: str) -> Published:
         remedy = "write HOST, or HOST:TUNNEL-PORT:EGRESS-PORT, as in {pod}.agents.example.com:9443:9444"
         raise InvalidFieldError("--published-address", text, "is no address", remedy)
     return Published(host, *map(int, ports))
+
+
+def _delivery(text: str) -> Delivery:
+    from hairpin.errors import InvalidFieldError  # noqa: PLC0415
+    from hairpin.model.delivery import Delivery  # noqa: PLC0415
+
+    try:
+        return Delivery(text)
+    except ValueError:
+        raise InvalidFieldError("--delivery", text, "is no delivery", f"choose one of {', '.join(Delivery)}") from None
 
 
 def _routing_key(text: str) -> RoutingKey:

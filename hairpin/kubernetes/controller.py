@@ -55,6 +55,7 @@ def controller_settings(installation: Installation) -> JsonObject:
         "trustDomain": installation.trust_domain,
         "clusterDomain": installation.cluster_domain,
         "rootNamespace": installation.root_namespace,
+        "delivery": installation.delivery.value,
         "routingKey": routing_key_to_json(installation.routing_key),
     }
     if published := installation.published:

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hairpin.errors import HairpinError, NotFoundError, UnavailableError
+from hairpin.errors import HairpinError, InvalidFieldError, NotFoundError, UnavailableError
 from hairpin.kubernetes.api import Api
 from hairpin.kubernetes.errors import ApiForbiddenError, ApiNotFoundError
 from hairpin.kubernetes.installation import SYSTEM, Installation
 from hairpin.kubernetes.kinds import (
     ADMISSION_POLICIES,
     CUSTOM_RESOURCE_DEFINITIONS,
+    DELIVERED,
     DEPLOYMENTS,
     ENVOY_FILTERS,
     NAMESPACES,
@@ -21,7 +22,7 @@ from hairpin.kubernetes.kinds import (
     STATEFUL_SETS,
 )
 from hairpin.kubernetes.objects import installation_objects
-from hairpin.kubernetes.prune import prune
+from hairpin.kubernetes.prune import prune, prune_deliveries
 
 JsonObject = dict[str, Any]
 Say = Callable[[str], None]
@@ -54,6 +55,7 @@ async def install(api: Api, installation: Installation, *, say: Say, wait_second
             await _until_served(api, document)
     say(f"applied: hairpin in {SYSTEM}, agents in {', '.join(installation.namespaces)}")
     await prune(api, objects, manager=MANAGER, say=say)
+    await prune_deliveries(api, installation.delivery, installation.namespaces, say=say)
     if wait_seconds:
         await _until_ready(api, [d for d in objects if d["kind"] in _WORKLOADS], say, wait_seconds)
 
@@ -61,6 +63,11 @@ async def install(api: Api, installation: Installation, *, say: Say, wait_second
 async def _look_before(api: Api, installation: Installation) -> None:
     if not await api.served(ENVOY_FILTERS):
         raise NotFoundError("the cluster has no EnvoyFilter: hairpin steers by Istio; install Istio first")
+    delivered = DELIVERED[installation.delivery]
+    if not await api.served(delivered):
+        problem = f"needs {delivered.name} of {delivered.api_version}, which the cluster does not have"
+        remedy = "install its definitions first, or choose another"
+        raise InvalidFieldError("--delivery", installation.delivery.value, problem, remedy)
     if not await api.served(ADMISSION_POLICIES):
         raise NotFoundError("the API server has no ValidatingAdmissionPolicy; hairpin needs Kubernetes 1.30 or newer")
     for namespace in installation.namespaces:

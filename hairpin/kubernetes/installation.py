@@ -7,6 +7,7 @@ from typing import Any
 
 import hairpin
 from hairpin.errors import InvalidFieldError
+from hairpin.model.delivery import Delivery
 from hairpin.model.environment import RoutingKey
 from hairpin.model.mesh import AGENT
 from hairpin.model.names import LABEL, LONGEST
@@ -66,6 +67,7 @@ class Installation:
     cluster_domain: str = "cluster.local"
     root_namespace: str = "istio-system"
     routing_key: RoutingKey = field(default_factory=RoutingKey)
+    delivery: Delivery = Delivery.INBOUND
 
     @property
     def controller_host(self) -> str:

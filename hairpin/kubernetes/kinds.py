@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from hairpin.model.delivery import Delivery
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -39,6 +41,16 @@ ENVIRONMENTS = Kind("hairpin.dev", "v1alpha1", "environments", "Environment", na
 EGRESS_POLICIES = Kind("hairpin.dev", "v1alpha1", "egresspolicies", "EgressPolicy")
 
 ENVOY_FILTERS = Kind("networking.istio.io", "v1alpha3", "envoyfilters", "EnvoyFilter")
+
+HTTP_ROUTES = Kind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
+VIRTUAL_SERVICES = Kind("networking.istio.io", "v1", "virtualservices", "VirtualService")
+DELIVERED = {
+    Delivery.INBOUND: ENVOY_FILTERS,
+    Delivery.OUTBOUND: ENVOY_FILTERS,
+    Delivery.WAYPOINT_HTTP_ROUTE: HTTP_ROUTES,
+    Delivery.WAYPOINT_VIRTUAL_SERVICE: VIRTUAL_SERVICES,
+}
+"""What each delivery writes."""
 
 NAMESPACES = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
 PODS = Kind("", "v1", "pods", "Pod")

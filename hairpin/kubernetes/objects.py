@@ -37,4 +37,4 @@ def cluster_objects(installation: Installation) -> list[JsonObject]:
 
 def namespace_objects(installation: Installation, namespace: str) -> list[JsonObject]:
     """What there is in each served namespace."""
-    return [*served_roles(namespace), *agent_objects(installation, namespace)]
+    return [*served_roles(namespace, installation.delivery), *agent_objects(installation, namespace)]

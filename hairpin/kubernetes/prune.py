@@ -7,7 +7,8 @@ from typing import Any
 
 from hairpin.kubernetes.api import Api
 from hairpin.kubernetes.inventory import LABELLED, LABELS, ROLE_BINDINGS, ROLES, items
-from hairpin.kubernetes.kinds import ENVOY_FILTERS, SESSIONS, Kind
+from hairpin.kubernetes.kinds import DELIVERED, SESSIONS, Kind
+from hairpin.model.delivery import Delivery
 
 JsonObject = dict[str, Any]
 Say = Callable[[str], None]
@@ -32,13 +33,28 @@ async def prune(api: Api, wanted: Iterable[JsonObject], *, manager: str, say: Sa
         removed = await _remove(api, kind, names, manager)
         dropped |= {item["metadata"]["namespace"] for item in removed if _serves(item)}
     for namespace in sorted(dropped):
-        for kind, labels in ((SESSIONS, ""), (ENVOY_FILTERS, LABELS)):
+        for kind, labels in ((SESSIONS, ""), *((kind, LABELS) for kind in {*DELIVERED.values()})):
             for item in await items(api, kind, namespace=namespace, labels=labels):
                 await api.delete(kind, item["metadata"]["name"], namespace=namespace)
         say(f"no longer served: {namespace}")
     for kind in others:
         for item in await _remove(api, kind, names, manager):
             say(f"removed {kind.name} {'/'.join(filter(None, _key({**item, 'kind': kind.name})[1:]))}")
+
+
+async def prune_deliveries(api: Api, delivery: Delivery, namespaces: Iterable[str], *, say: Say) -> None:
+    """Remove what the controller wrote by another delivery; by now it may not put it back.
+
+    EnvoyFilters of one delivery after another are the controller's own matter.
+    """
+    for kind in {*DELIVERED.values()} - {DELIVERED[delivery]}:
+        removed = 0
+        for namespace in namespaces:
+            for item in await items(api, kind, namespace=namespace, labels=LABELS):
+                await api.delete(kind, item["metadata"]["name"], namespace=namespace)
+                removed += 1
+        if removed:
+            say(f"removed {removed} {kind.plural} of another delivery")
 
 
 async def _remove(api: Api, kind: Kind, wanted: set[tuple[str, str, str]], manager: str) -> list[JsonObject]:

@@ -16,7 +16,8 @@ from hairpin.kubernetes.installation import (
     identity_agent,
     metadata,
 )
-from hairpin.kubernetes.kinds import EGRESS_POLICIES, ENVIRONMENTS, SESSIONS
+from hairpin.kubernetes.kinds import DELIVERED, EGRESS_POLICIES, ENVIRONMENTS, ENVOY_FILTERS, SESSIONS
+from hairpin.model.delivery import Delivery
 from hairpin.model.mesh import AGENT
 
 JsonObject = dict[str, Any]
@@ -81,19 +82,23 @@ def controller_roles(installation: Installation) -> list[JsonObject]:
     ]
 
 
-def served_roles(namespace: str) -> list[JsonObject]:
+def served_roles(namespace: str, delivery: Delivery = Delivery.INBOUND) -> list[JsonObject]:
     """What the controller may do in a served namespace."""
+    written = DELIVERED[delivery]
+    write = ["create", "update", "patch", "delete"]
     rules = [
         # Who may deletecollection is one whom the admission policy lets end others' sessions.
         _rule(_GROUP, ["sessions"], [*_READ, "patch", "delete", "deletecollection"]),
         _rule(_GROUP, ["sessions/status"], ["get", "update", "patch"]),
         _rule(_GROUP, ["egresspolicies"], _READ),
-        _rule("networking.istio.io", ["envoyfilters"], [*_READ, "create", "update", "patch", "delete"]),
+        _rule("networking.istio.io", ["envoyfilters"], [*_READ, *(write if written is ENVOY_FILTERS else [])]),
         _rule("", ["pods", "services"], _READ),
         _rule("apps", ["deployments", "statefulsets", "daemonsets", "replicasets"], _READ),
         _rule("argoproj.io", ["rollouts"], _READ),
         _rule("", ["configmaps"], [*_READ, "create", "update", "patch"], names=[AUTHORITY]),
     ]
+    if written is not ENVOY_FILTERS:
+        rules.append(_rule(written.group, [written.plural], [*_READ, *write]))
     return [_role("Role", CONTROLLER, namespace, rules), _bound("RoleBinding", namespace)]
 
 

@@ -20,10 +20,10 @@ from hairpin.kubernetes.kinds import (
     ADMISSION_POLICIES,
     ADMISSION_POLICY_BINDINGS,
     CUSTOM_RESOURCE_DEFINITIONS,
+    DELIVERED,
     DEPLOYMENTS,
     EGRESS_POLICIES,
     ENVIRONMENTS,
-    ENVOY_FILTERS,
     NAMESPACES,
     SERVICES,
     SESSIONS,
@@ -79,7 +79,8 @@ class _Removal:
         await self._remove(DEPLOYMENTS, labels=LABELS)
         await self._until_none(DEPLOYMENTS)
         await self._remove(SESSIONS)
-        await self._remove(ENVOY_FILTERS, labels=LABELS)
+        for kind in dict.fromkeys(DELIVERED.values()):
+            await self._remove(kind, labels=LABELS)
         for kind in LABELLED:
             await self._remove(kind, labels=LABELS)
         for kind in _WITH_DEPENDENTS:

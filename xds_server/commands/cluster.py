@@ -102,6 +102,7 @@ async def look(api: Api, namespace: str) -> Look:
             trust_domain=settings.trust_domain,
             cluster_domain=settings.cluster_domain,
             root_namespace=settings.root_namespace,
+            delivery=settings.delivery,
             routing_key=settings.routing_key,
         ),
         leading_since=datetime.now(UTC),

@@ -30,7 +30,7 @@ async def enable(api: Api, target: Target, *, say: Callable[[str], None], second
         NotFoundError: there is no such target.
         HairpinError: it can't be steered, or a sidecar refused the plumbing: then it is taken back.
     """
-    seen = await look(api, target.namespace)
+    seen = await _look(api, target.namespace)
     points = seen.points(target)
     plumbed = {point.place for point in existing(seen.world, seen.index).plumbed}
     new = [point for point in points if point.place not in plumbed]
@@ -57,7 +57,7 @@ async def disable(api: Api, target: Target, *, force: bool, say: Callable[[str],
         NotFoundError: there is none.
         ConflictError: sessions take requests there, and they were not to be ended.
     """
-    seen = await look(api, target.namespace)
+    seen = await _look(api, target.namespace)
     points = _plumbed(seen, target)
     sessions = seen.sessions_on(points)
     if sessions and not force:
@@ -79,6 +79,14 @@ async def disable(api: Api, target: Target, *, force: bool, say: Callable[[str],
                 await acknowledged(api, pod, point.port, present=False, seconds=seconds)
             except HairpinError as error:
                 say(f"{point}: {error}")
+
+
+async def _look(api: Api, namespace: str) -> Look:
+    seen = await look(api, namespace)
+    delivery = seen.world.settings.delivery
+    if delivery.by_route:
+        raise HairpinError(f"there is no plumbing in this mesh: its delivery is {delivery}, which changes no listener")
+    return seen
 
 
 class _RefusedError(Exception):

@@ -10,6 +10,7 @@ from hairpin.model.environment import Environment, requests_of
 from hairpin.model.match import Match, StringKind
 from hairpin.model.mesh import spiffe_id
 from hairpin.model.session import AgentAddress, Condition, EgressAddress, EgressIdentity, Mode, SessionSpec
+from xds_server.delivery.istio.by_route import check_sayable, service_points
 from xds_server.delivery.istio.cluster_index import ClusterIndex, covers, reference
 from xds_server.delivery.istio.conditions import (
     BAD_ENVIRONMENT,
@@ -74,6 +75,7 @@ def claim(world: World, index: ClusterIndex, session: SessionFacts) -> Claim:
     spec = _readable(session)
     environment = _environment(world, spec)
     resolved = Resolved(points=(), workloads=())
+    points: tuple[Point, ...] = ()
     match = None
     remarks = _bounded(world.settings, session)
     if spec.mode is not Mode.EGRESS and spec.target is not None:
@@ -84,12 +86,19 @@ def claim(world: World, index: ClusterIndex, session: SessionFacts) -> Claim:
         verdict = world.judged.get(spec.match) if spec.match is not None else ""
         if verdict:
             raise refusal(BAD_MATCH, verdict)
-        resolved = resolve(index, spec.target)
+        delivery = world.settings.delivery
+        resolved = resolve(index, spec.target, sidecars=not delivery.by_route)
         match = requests_of(environment, spec.match)
-        remarks += [*resolved.conditions, *_others(world, resolved.points)]
-        remarks += _own_deployment(index, environment, resolved, spec.target.name)
+        remarks += resolved.conditions
+        points = resolved.points
+        if delivery.by_route:
+            check_sayable(match)
+            points = service_points(index, points, spec.target)
+        else:
+            remarks += _others(world, points)
+            remarks += _own_deployment(index, environment, resolved, spec.target.name)
     return Claim(
-        points=resolved.points,
+        points=points,
         match=match,
         validated=_validated(world, session, spec),
         account=_account(world, index, session, resolved.workloads),

@@ -23,6 +23,7 @@ NOT_A_MEMBER = "NotAMember"
 BAD_ENVIRONMENT = "BadEnvironment"
 BAD_MATCH = "BadMatch"
 HELD = "Held"
+TOO_MANY = "TooManySessions"
 OVERLAPPING_WORKLOADS = "OverlappingWorkloads"
 NO_IDENTITY_AGENT = "NoIdentityAgent"
 

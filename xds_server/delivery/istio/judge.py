@@ -13,7 +13,9 @@ from datetime import datetime
 
 from hairpin.errors import ConflictError
 from hairpin.model.conflict import Holding, check_conflict, conflicts
+from hairpin.model.delivery import Delivery
 from hairpin.model.session import Condition, Phase
+from xds_server.delivery.istio.by_route import check_room
 from xds_server.delivery.istio.claims import Claim, claim
 from xds_server.delivery.istio.cluster_index import ClusterIndex, reference
 from xds_server.delivery.istio.conditions import HELD, OVERLAPPING_WORKLOADS, REMARK, RefusedError, refusal
@@ -57,7 +59,7 @@ def judge(
         plumbed: the points that have plumbing.
         now: the time.
     """
-    court = _Court(standings)
+    court = _Court(standings, world.settings.delivery)
     for point in plumbed:
         court.occupied.setdefault(point.place, point)
     verdicts = []
@@ -99,6 +101,7 @@ class _Court:
     """What has been granted so far."""
 
     standings: Mapping[Key, Standing]
+    delivery: Delivery
     held: dict[Place, dict[Key, Holding]] = field(default_factory=lambda: defaultdict(dict))
     occupied: dict[Place, Point] = field(default_factory=dict)
     """The places that have plumbing or will."""
@@ -124,6 +127,8 @@ class _Court:
                 if not session.status.id and self._may_be_lost(point.place, holding):
                     raise _UndecidedError from None
                 raise refusal(HELD, str(error)) from None
+        for point in wanted.points:
+            check_room(point, len(self.held[point.place].keys() - lost), self.delivery)
         for key in lost:
             self.end[key] = f"its owner's next session {session.key.name} takes its place"
             for holders in self.held.values():

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from hairpin.model.delivery import Delivery
+from xds_server.delivery.istio.by_route import object_key, point_of, route_objects, sessions_of
 from xds_server.delivery.istio.cluster_index import ClusterIndex, pod_labels
 from xds_server.delivery.istio.envoyfilter import (
     PORT,
@@ -30,7 +32,13 @@ from xds_server.model.cluster import Key
 
 T = TypeVar("T")
 
-ROLES = ("plumbing", "sessions")
+ROLES = {
+    Delivery.INBOUND: ("plumbing", "sessions"),
+    Delivery.OUTBOUND: ("outbound",),
+    Delivery.WAYPOINT_HTTP_ROUTE: ("waypoint",),
+    Delivery.WAYPOINT_VIRTUAL_SERVICE: ("waypoint",),
+}
+"""Of each delivery's objects: another's are useless."""
 
 
 class Renderer:
@@ -88,10 +96,10 @@ class Renderer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Existing:
-    """Our EnvoyFilters in the API server, by what they are for."""
+    """Our objects in the API server, by what they are for."""
 
     plumbed: tuple[Point, ...] = ()
-    """The points that have plumbing."""
+    """The points that have plumbing, or an object that stays though it is empty."""
     useless: tuple[Key, ...] = ()
     """Those that are for nothing that there is."""
     orphans: Mapping[Key, Point] = field(default_factory=dict)
@@ -105,13 +113,13 @@ def existing(world: World, index: ClusterIndex) -> Existing:
     useless = []
     for key, document in sorted(world.filters.items()):
         role = _metadata(document, "labels").get(ROLE)
-        if role not in ROLES or key.namespace not in world.namespaces:
-            continue  # another delivery's
-        point = _point(index, key, document)
-        if point is None or key != (plumbing_key if role == "plumbing" else sessions_key)(point):
+        if key.namespace not in world.namespaces or not any(role in roles for roles in ROLES.values()):
+            continue
+        point = _point_for(world, index, key, document)
+        if point is None:
             useless.append(key)
         else:
-            (plumbed if role == "plumbing" else sessions)[key] = point
+            (sessions if role in ("sessions", "waypoint") else plumbed)[key] = point
     points = {point.place for point in plumbed.values()}
     return Existing(
         plumbed=tuple(plumbed.values()),
@@ -128,6 +136,8 @@ def wanted(
     A point's sessions come first: the sidecar that gets the plumbing finds them there.
     """
     mesh = istio_mesh(settings)
+    if settings.delivery.by_route:
+        return route_objects(points, claims, settings, mesh)
     places = {point.place: point for point in points}
     objects: dict[Key, JsonObject] = {}
     for place in sorted(places):
@@ -141,13 +151,21 @@ def wanted(
 
 def is_as_wanted(document: JsonObject | None, desired: JsonObject) -> bool:
     """Whether the API server has it so. Labels and annotations of others may be there too."""
-    if document is None or document.get("spec") != desired["spec"]:
+    if document is None or not _holds(document.get("spec"), desired["spec"], exactly=desired["kind"] == "EnvoyFilter"):
         return False
     return all(
         _metadata(document, part).get(name) == value
         for part in ("labels", "annotations")
         for name, value in desired["metadata"][part].items()
     )
+
+
+def steered_at(world: World, point: Point) -> frozenset[str]:
+    """The sessions that proxies are told to steer at a point."""
+    delivery = world.settings.delivery
+    if delivery.by_route:
+        return sessions_of(world.filters.get(object_key(point, delivery)))
+    return policies(world.filters.get(sessions_key(point)))
 
 
 def policies(document: JsonObject | None) -> frozenset[str]:
@@ -193,6 +211,20 @@ def _steered(point: Point) -> SteeredWorkload:
     return SteeredWorkload(kind=workload.kind, key=workload.key, selector=dict(pod_labels(workload)))
 
 
+def _point_for(world: World, index: ClusterIndex, key: Key, document: JsonObject) -> Point | None:
+    """The point that an object of the mesh's delivery is for, if there is one and the object bears the right name."""
+    delivery, role = world.settings.delivery, _metadata(document, "labels").get(ROLE)
+    if role not in ROLES[delivery]:
+        return None
+    if delivery.by_route:
+        point = point_of(index, key.namespace, _metadata(document, "annotations"))
+        name = None if point is None else object_key(point, delivery)
+    else:
+        point = _point(index, key, document)
+        name = None if point is None else (plumbing_key if role == "plumbing" else sessions_key)(point)
+    return point if key == name else None
+
+
 def _point(index: ClusterIndex, key: Key, document: JsonObject) -> Point | None:
     """The point that an object says it is for, if there is such a workload."""
     annotations = _metadata(document, "annotations")
@@ -202,6 +234,20 @@ def _point(index: ClusterIndex, key: Key, document: JsonObject) -> Point | None:
     if workload is None or not pod_labels(workload) or not (port.isascii() and port.isdigit()):
         return None
     return Point(workload=workload, port=int(port))
+
+
+def _holds(found: Any, wanted: Any, *, exactly: bool) -> bool:
+    """Whether what is wanted is there; the API server adds defaults to kinds that have them."""
+    if exactly:
+        return bool(found == wanted)
+    if isinstance(wanted, dict):
+        return isinstance(found, dict) and all(
+            name in found and _holds(found[name], value, exactly=False) for name, value in wanted.items()
+        )
+    if isinstance(wanted, list):
+        same = isinstance(found, list) and len(found) == len(wanted)
+        return same and all(_holds(a, b, exactly=False) for a, b in zip(found, wanted, strict=True))
+    return bool(found == wanted)
 
 
 def _role(world: World, key: Key) -> str:

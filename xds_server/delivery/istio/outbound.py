@@ -15,7 +15,16 @@ from envoy_data_plane.envoy.config.cluster.v3 import Cluster
 from envoy_data_plane.envoy.config.route.v3 import HeaderMatcher, QueryParameterMatcher, Route, RouteMatch
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 
-from xds_server.delivery.istio.envoyfilter import API_VERSION, PART_OF, ROLE, IstioMesh, JsonObject, object_name, patch
+from xds_server.delivery.istio.envoyfilter import (
+    API_VERSION,
+    PART_OF,
+    PORT,
+    ROLE,
+    IstioMesh,
+    JsonObject,
+    object_name,
+    patch,
+)
 from xds_server.delivery.istio.route_match import Condition, alternatives, in_order
 from xds_server.generate.build import callers_protocol
 from xds_server.generate.steer import Claim, fail_open_routes, in_turn
@@ -58,7 +67,7 @@ def outbound_object(service: Key, port: int, claims: Sequence[Claim], mesh: Isti
             "name": outbound_name(service.name, port),
             "namespace": service.namespace,
             "labels": {PART_OF: "hairpin", ROLE: "outbound"},
-            "annotations": {SERVICE: service.name, "hairpin.dev/port": str(port)},
+            "annotations": {SERVICE: service.name, PORT: str(port)},
         },
         "spec": {"priority": PRIORITY, "configPatches": patches},
     }

@@ -104,6 +104,6 @@ def _remarks(world: World, judgement: Judgement, there: Existing) -> Iterator[st
     if judgement.verdicts and not world.admission_policy:
         yield "the admission policy that checks sessions' owners is missing: nothing is certified; `hairpin install` mends it"
     for key in there.useless:
-        yield f"EnvoyFilter {key} is labelled as hairpin's and is for no workload that there is"
+        yield f"{key} is labelled as hairpin's and is for nothing that there is, or by another delivery"
     for key in sorted(judgement.end):
         yield f"session {key} ends: {judgement.end[key]}"

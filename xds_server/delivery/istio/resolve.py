@@ -41,8 +41,13 @@ class Resolved:
     conditions: tuple[Condition, ...] = ()
 
 
-def resolve(index: ClusterIndex, target: Target) -> Resolved:
+def resolve(index: ClusterIndex, target: Target, *, sidecars: bool = True) -> Resolved:
     """The points of a target, with remarks.
+
+    Args:
+        index: the cluster.
+        target: what is named.
+        sidecars: whether its sidecars are to be told of sessions.
 
     Raises:
         RefusedError: there is nothing to steer there; the condition says why and what would help.
@@ -55,7 +60,7 @@ def resolve(index: ClusterIndex, target: Target) -> Resolved:
     points, unfit = [], []
     for point in found:
         try:
-            told += steerable(index, point)
+            told += steerable(index, point) if sidecars else []
         except RefusedError as error:
             unfit.append(error)
         else:

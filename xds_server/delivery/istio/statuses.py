@@ -10,7 +10,7 @@ from xds_server.delivery.istio.claims import agent_identity, egress_addresses, t
 from xds_server.delivery.istio.cluster_index import ClusterIndex
 from xds_server.delivery.istio.conditions import NO_ADMISSION_POLICY, NO_AGENT, TUNNEL_MISSING, waiting
 from xds_server.delivery.istio.judge import Verdict
-from xds_server.delivery.istio.objects import policies, sessions_key
+from xds_server.delivery.istio.objects import steered_at
 from xds_server.delivery.istio.standing import replicas_of
 from xds_server.delivery.istio.world import PlanSettings, World
 from xds_server.model.cluster import PodFacts, SessionFacts
@@ -75,9 +75,7 @@ def _phase(world: World, verdict: Verdict, now: datetime) -> Phase:
         return Phase.REFUSED
     if not standing.up:
         return Phase.LOST if standing.lost else Phase.PENDING
-    written = all(
-        verdict.session.id in policies(world.filters.get(sessions_key(point))) for point in verdict.claim.points
-    )
+    written = all(verdict.session.id in steered_at(world, point) for point in verdict.claim.points)
     return Phase.ACTIVE if written and is_served(world, verdict, now) else Phase.READY
 
 

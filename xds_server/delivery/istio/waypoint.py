@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from hairpin.errors import InvalidFieldError
 from hairpin.headers import SESSION_HEADER
 from xds_server.delivery.istio.envoyfilter import PART_OF, PORT, ROLE, IstioMesh, JsonObject, object_name
+from xds_server.delivery.istio.outbound import SERVICE
 from xds_server.delivery.istio.route_match import Condition, alternatives, in_order
 from xds_server.generate.steer import Claim
 from xds_server.model.cluster import Key
 
-SERVICE = "hairpin.dev/service"
 MOST_RULES = 16
 """Of an HTTPRoute; the last one is the Service's own."""
 MOST_MATCHES = 64

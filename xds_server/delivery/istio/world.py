@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from hairpin.model.delivery import Delivery
 from hairpin.model.environment import RoutingKey
 from hairpin.model.match import Match
 from hairpin.model.mesh import AGENT
@@ -47,6 +48,7 @@ class PlanSettings:
     cluster_domain: str = "cluster.local"
     root_namespace: str = "istio-system"
     """Whose EnvoyFilters hold for the whole mesh."""
+    delivery: Delivery = Delivery.INBOUND
     routing_key: RoutingKey = field(default_factory=RoutingKey)
     """Of environments that have no object of their own."""
     agent: str = AGENT
@@ -84,7 +86,7 @@ class World:
     pods: Collection[PodFacts] = ()
     """The agents' replicas among them: those of the StatefulSets `hairpin-agent` and `hairpin-agent-as-ACCOUNT`."""
     filters: Mapping[Key, JsonObject] = field(default_factory=dict)
-    """The EnvoyFilters labelled as ours, whole."""
+    """The objects of the mesh's delivery that are labelled as ours, whole: EnvoyFilters, or a waypoint's routes."""
     foreign_filters: Collection[EnvoyFilterFacts] = ()
     """The others, of the served namespaces and of the mesh's root namespace."""
     reports: Mapping[Key, frozenset[str]] = field(default_factory=dict)
@@ -110,9 +112,9 @@ class Plan:
     end: Mapping[Key, str] = field(default_factory=dict)
     """Sessions to be deleted (of the uid that is in the world), with the reason in words."""
     apply: Mapping[Key, JsonObject] = field(default_factory=dict)
-    """EnvoyFilters that are missing or different, in the order to write them."""
+    """Objects of the delivery that are missing or different, in the order to write them."""
     delete: tuple[Key, ...] = ()
-    """Our EnvoyFilters that should not be, in the order to delete them."""
+    """Those that should not be, in the order to delete them."""
     next: datetime | None = None
     """When time alone changes the plan."""
     remarks: tuple[str, ...] = ()

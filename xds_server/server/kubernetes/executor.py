@@ -26,13 +26,14 @@ from xds_server.sources.kubernetes.informer import Backoff
 if TYPE_CHECKING:
     from hairpin.certificates import CertificateAuthority
     from hairpin.kubernetes.api import Api, JsonObject
+    from hairpin.kubernetes.kinds import Kind
     from hairpin.model.session import SessionStatus
     from xds_server.model.cluster import Key, SessionFacts
 
 log = logging.getLogger(__name__)
 
 MANAGER = "hairpin-controller"
-"""Whose fields in EnvoyFilters are ours."""
+"""Whose fields in what is delivered are ours."""
 CERTIFICATE_LIFETIME = timedelta(minutes=10)
 WRITE_SECONDS = 10.0
 """A write that takes longer is given up, so that a plan does not grow old while it is carried out."""
@@ -57,12 +58,20 @@ class Executor:
         api: the API server.
         authority: signs sessions' certificates.
         note: is given each object as the API server answered it, so that the next plan knows of it.
+        delivered: the kind of object that the mesh's delivery writes.
     """
 
-    def __init__(self, api: Api, authority: CertificateAuthority, note: Callable[[str, JsonObject], None]) -> None:
+    def __init__(
+        self,
+        api: Api,
+        authority: CertificateAuthority,
+        note: Callable[[str, JsonObject], None],
+        delivered: Kind = ENVOY_FILTERS,
+    ) -> None:
         self._api = api
         self._authority = authority
         self._note = note
+        self._delivered = delivered
         self._failures: dict[tuple[str, Key], _Failure] = {}
 
     @property
@@ -103,18 +112,18 @@ class Executor:
     async def _write_filters(self, plan: Plan) -> None:
         """In the plan's order: sessions before the plumbing that looks for them."""
         for key, document in plan.apply.items():
-            await self._try("EnvoyFilter", key, partial(self._apply, key, document))
+            await self._try(self._delivered.name, key, partial(self._apply, key, document))
         for key in plan.delete:
-            await self._try("end of EnvoyFilter", key, partial(self._delete, key))
+            await self._try(f"end of {self._delivered.name}", key, partial(self._delete, key))
 
     async def _apply(self, key: Key, document: JsonObject) -> None:
-        written = await self._api.apply(ENVOY_FILTERS, document, manager=MANAGER)
-        log.info("EnvoyFilter %s is written", key)
+        written = await self._api.apply(self._delivered, document, manager=MANAGER)
+        log.info("%s %s is written", self._delivered.name, key)
         self._note(key.namespace, written)
 
     async def _delete(self, key: Key) -> None:
-        await self._api.delete(ENVOY_FILTERS, key.name, namespace=key.namespace)
-        log.info("EnvoyFilter %s is deleted", key)
+        await self._api.delete(self._delivered, key.name, namespace=key.namespace)
+        log.info("%s %s is deleted", self._delivered.name, key)
 
     async def _write_status(self, session: SessionFacts, status: SessionStatus, plan: Plan, now: datetime) -> None:
         key = session.key
@@ -180,8 +189,8 @@ class Executor:
         wanted: dict[str, Any] = {
             "status of": set(sessions),
             "end of": plan.end.keys(),
-            "EnvoyFilter": plan.apply.keys(),
-            "end of EnvoyFilter": set(plan.delete),
+            self._delivered.name: plan.apply.keys(),
+            f"end of {self._delivered.name}": set(plan.delete),
         }
         for what, key in [entry for entry in self._failures if entry[1] not in wanted[entry[0]]]:
             del self._failures[what, key]

@@ -18,6 +18,7 @@ from aiohttp import web
 from hairpin.errors import UnavailableError
 from hairpin.kubernetes.api import connect
 from hairpin.kubernetes.errors import ApiUnavailableError
+from hairpin.kubernetes.kinds import DELIVERED
 from xds_server.cache.snapshot_cache import SnapshotCache
 from xds_server.delivery.istio.world import PlanSettings
 from xds_server.delivery.validate import MatchValidator
@@ -101,12 +102,12 @@ class Replica:
     ) -> None:
         self.settings = settings
         self.authority = authority
-        self.cluster = ClusterWatch(api, settings.namespaces, settings.root_namespace)
+        self.cluster = ClusterWatch(api, settings.namespaces, settings.root_namespace, DELIVERED[settings.delivery])
         namespace = settings.namespace or api.namespace
         lease = Key(namespace, settings.lease_name)
         self.election = Election(api, lease, identity, seconds=settings.lease_seconds)
         self.tunnels = AgentReports(self.cluster.signal.set)
-        self.executor = Executor(api, authority, self._note)
+        self.executor = Executor(api, authority, self._note, DELIVERED[settings.delivery])
         self.controller = Controller(
             api,
             self.cluster,
@@ -170,7 +171,7 @@ class Replica:
     def _note(self, namespace: str, document: JsonObject) -> None:
         watch = self.cluster.namespaces.get(namespace)
         if watch is not None:
-            (watch.sessions if document.get("kind") == watch.sessions.kind.name else watch.filters).note(document)
+            (watch.sessions if document.get("kind") == watch.sessions.kind.name else watch.delivered).note(document)
 
 
 def plan_settings(settings: Settings, authority: CertificateAuthority) -> PlanSettings:
@@ -180,6 +181,7 @@ def plan_settings(settings: Settings, authority: CertificateAuthority) -> PlanSe
         trust_domain=settings.trust_domain,
         cluster_domain=settings.cluster_domain,
         root_namespace=settings.root_namespace,
+        delivery=settings.delivery,
         routing_key=settings.routing_key,
         published=settings.published,
         shortest_lease=settings.shortest_lease,

@@ -4,6 +4,7 @@ namespaces: [shop, billing]          # whose workloads may be steered, and whose
 trustDomain: cluster.local           # of the mesh's SPIFFE identities
 clusterDomain: cluster.local         # of Services' names
 rootNamespace: istio-system          # whose EnvoyFilters hold for the whole mesh
+delivery: inbound                    # or outbound, waypoint-httproute, waypoint-virtualservice
 routingKey: {header: x-env}          # of environments without an object of their own; or {baggage: …}, {tracestate: …}
 listen:
   api: 0.0.0.0:9100                  # agents: certificates, reports, egress policy
@@ -34,6 +35,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from hairpin.errors import InvalidFieldError
+from hairpin.model.delivery import Delivery
 from hairpin.model.environment import RoutingKey
 from hairpin.model.environment_json import routing_key_from_json
 from hairpin.model.mesh import SocketAddress
@@ -62,6 +64,7 @@ class Settings:
     trust_domain: str = "cluster.local"
     cluster_domain: str = "cluster.local"
     root_namespace: str = "istio-system"
+    delivery: Delivery = Delivery.INBOUND
     routing_key: RoutingKey = field(default_factory=RoutingKey)
     api: SocketAddress = _API
     xds: SocketAddress = _XDS
@@ -98,6 +101,7 @@ def settings_of(document: Any) -> Settings:
         trust_domain=_domain(top, "trustDomain"),
         cluster_domain=_domain(top, "clusterDomain"),
         root_namespace=LABEL.read(top.take("rootNamespace", "istio-system"), "rootNamespace"),
+        delivery=_delivery(top),
         routing_key=routing_key_from_json(top.take("routingKey", {"header": "x-env"})),
         api=_address(listen, "api", 9100),
         xds=_address(listen, "xds", 9101),
@@ -121,6 +125,15 @@ def settings_of(document: Any) -> Settings:
 def _namespaces(reader: Reader) -> frozenset[str]:
     names = [LABEL.read(name, f"namespaces[{index}]") for index, name in enumerate(reader.items("namespaces"))]
     return frozenset(names)
+
+
+def _delivery(reader: Reader) -> Delivery:
+    text = reader.text("delivery", Delivery.INBOUND)
+    try:
+        return Delivery(text)
+    except ValueError:
+        remedy = f"choose one of {', '.join(Delivery)}"
+        raise InvalidFieldError(reader.path("delivery"), text, "is no delivery", remedy) from None
 
 
 def _domain(reader: Reader, name: str) -> str:

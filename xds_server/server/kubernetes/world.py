@@ -34,7 +34,7 @@ def world_of(
         services=[service for watch in watches for service in watch.services],
         workloads=[workload for watch in watches for kind in watch.workloads.values() for workload in kind],
         pods=[pod for watch in watches for pod in watch.pods],
-        filters={_key(found): found for found in filters if isinstance(found, dict)},
+        filters={_key(o): o for watch in watches for o in watch.delivered if isinstance(o, dict)},
         foreign_filters=[*_foreign(filters), *_foreign(cluster.root_filters)],
         reports=reports,
         judged=judged,

@@ -34,6 +34,7 @@ from xds_server.sources.kubernetes.informer import Informer
 
 if TYPE_CHECKING:
     from hairpin.kubernetes.api import Api, JsonObject
+    from hairpin.kubernetes.kinds import Kind
 
 _WORKLOADS = {
     "deployment": kinds.DEPLOYMENTS,
@@ -70,7 +71,9 @@ class Signal:
 class NamespaceWatch:
     """The informers of one served namespace."""
 
-    def __init__(self, api: Api, namespace: str, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, api: Api, namespace: str, changed: Callable[[], None], delivered: Kind = kinds.ENVOY_FILTERS
+    ) -> None:
         inform: Callable[..., Informer[Any]] = partial(Informer, api, changed=changed, namespace=namespace)
         self.namespace = namespace
         self.sessions: Informer[SessionFacts] = inform(kinds.SESSIONS, parse=session_facts)
@@ -78,6 +81,10 @@ class NamespaceWatch:
         self.services: Informer[ServiceFacts] = inform(kinds.SERVICES, parse=service_facts)
         self.pods: Informer[PodFacts] = inform(kinds.PODS, parse=pod_facts)
         self.filters: Informer[JsonObject | EnvoyFilterFacts] = inform(kinds.ENVOY_FILTERS, parse=_filter)
+        self.delivered: Informer[Any] = self.filters
+        """What the mesh's delivery writes: EnvoyFilters, among those of others, or a waypoint's routes, ours alone."""
+        if delivered is not kinds.ENVOY_FILTERS:
+            self.delivered = inform(delivered, parse=_whole, labels=f"{PART_OF}={OURS[PART_OF]}")
         self.authority: Informer[str] = inform(kinds.CONFIG_MAPS, parse=_authority, fields=f"metadata.name={AUTHORITY}")
         self.workloads: dict[str, Informer[WorkloadFacts]] = {
             kind: inform(resource, parse=partial(workload_facts, kind)) for kind, resource in _WORKLOADS.items()
@@ -87,6 +94,8 @@ class NamespaceWatch:
     def informers(self) -> list[Informer[Any]]:
         """All of them."""
         some: list[Informer[Any]] = [self.sessions, self.policies, self.services, self.pods, self.filters]
+        if self.delivered is not self.filters:
+            some.append(self.delivered)
         return [*some, self.authority, *self.workloads.values()]
 
     @property
@@ -108,12 +117,15 @@ class ClusterWatch:
         api: the API server.
         namespaces: those that are served.
         root_namespace: whose EnvoyFilters hold for the whole mesh.
+        delivered: the kind of object that the mesh's delivery writes.
     """
 
-    def __init__(self, api: Api, namespaces: frozenset[str], root_namespace: str) -> None:
+    def __init__(
+        self, api: Api, namespaces: frozenset[str], root_namespace: str, delivered: Kind = kinds.ENVOY_FILTERS
+    ) -> None:
         self.signal = Signal()
         inform: Callable[..., Informer[Any]] = partial(Informer, api, changed=self.signal.set)
-        self.namespaces = {name: NamespaceWatch(api, name, self.signal.set) for name in sorted(namespaces)}
+        self.namespaces = {name: NamespaceWatch(api, name, self.signal.set, delivered) for name in sorted(namespaces)}
         self.environments: Informer[EnvironmentFacts] = inform(kinds.ENVIRONMENTS, parse=environment_facts)
         self.root_filters: Informer[JsonObject | EnvoyFilterFacts] = inform(
             kinds.ENVOY_FILTERS, parse=_filter, namespace=root_namespace
@@ -163,6 +175,10 @@ def _filter(document: JsonObject) -> JsonObject | EnvoyFilterFacts:
     """Ours whole, but for what the API server notes of its writers."""
     if (document["metadata"].get("labels") or {}).get(PART_OF) != OURS[PART_OF]:
         return envoy_filter_facts(document)
+    return _whole(document)
+
+
+def _whole(document: JsonObject) -> JsonObject:
     document["metadata"].pop("managedFields", None)
     return document
 

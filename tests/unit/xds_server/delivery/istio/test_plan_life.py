@@ -223,14 +223,16 @@ def test_plumbing_stays_without_sessions_and_the_sessions_object_goes_only_with_
     assert list(planned(replace(world, filters=alone)).apply) == [Key("shop", SESSIONS)]
 
 
-def test_objects_for_no_workload_are_deleted_plumbing_first_and_other_deliveries_left_alone():
+def test_objects_for_no_workload_and_of_other_deliveries_are_deleted_plumbing_first():
     world = active("alice-1")
     ours = planned(replace(world, workloads=(), pods=world.pods[:1])).delete
     assert ours == (PLUMBING, Key("shop", SESSIONS))
     copy = {**world.filters[PLUMBING], "metadata": {**world.filters[PLUMBING]["metadata"], "name": "copy"}}
     other = {"metadata": {"labels": {"hairpin.dev/role": "outbound"}}, "spec": {}}
     filters = {**world.filters, Key("shop", "copy"): copy, Key("shop", "other"): other}
-    assert planned(replace(world, filters=filters)).delete == (Key("shop", "copy"),)
+    assert planned(replace(world, filters=filters)).delete == (Key("shop", "copy"), Key("shop", "other"))
+    unknown = {Key("shop", "theirs"): {"metadata": {"labels": {"hairpin.dev/role": "theirs"}}, "spec": {}}}
+    assert planned(replace(world, filters={**world.filters, **unknown})).delete == ()
     bare = {"metadata": {"labels": {"hairpin.dev/role": "sessions"}}}
     assert planned(replace(world, filters={Key("shop", "x"): bare})).delete == (Key("shop", "x"),)
     assert planned(replace(world, filters={Key("elsewhere", "x"): bare})).delete == ()
