@@ -8,6 +8,7 @@ from typing import Any
 from hairpin.kubernetes.api import Api
 from hairpin.kubernetes.inventory import LABELLED, LABELS, ROLE_BINDINGS, ROLES, items
 from hairpin.kubernetes.kinds import DELIVERED, SESSIONS, Kind
+from hairpin.kubernetes.withdrawal import withdraw
 from hairpin.model.delivery import Delivery
 
 JsonObject = dict[str, Any]
@@ -33,8 +34,11 @@ async def prune(api: Api, wanted: Iterable[JsonObject], *, manager: str, say: Sa
         removed = await _remove(api, kind, names, manager)
         dropped |= {item["metadata"]["namespace"] for item in removed if _serves(item)}
     for namespace in sorted(dropped):
-        for kind, labels in ((SESSIONS, ""), *((kind, LABELS) for kind in {*DELIVERED.values()})):
-            for item in await items(api, kind, namespace=namespace, labels=labels):
+        for item in await items(api, SESSIONS, namespace=namespace):
+            await api.delete(SESSIONS, item["metadata"]["name"], namespace=namespace)
+        await withdraw(api, namespace=namespace)
+        for kind in {*DELIVERED.values()}:
+            for item in await items(api, kind, namespace=namespace, labels=LABELS):
                 await api.delete(kind, item["metadata"]["name"], namespace=namespace)
         say(f"no longer served: {namespace}")
     for kind in others:

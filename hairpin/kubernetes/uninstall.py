@@ -1,7 +1,7 @@
 """`hairpin uninstall`: takes out everything that hairpin put into a cluster, whoever wrote it, in an order that harms nobody.
 
-The controller goes first, since it mends what others take away; then the sessions and the EnvoyFilters, so that requests go
-their old way while the agents still answer; then the agents, and all the rest.
+The controller goes first, since it mends what others take away; then the sessions and the EnvoyFilters, matches before all else
+(`withdrawal`), so that requests go their old way while the agents still answer; then the agents, and all the rest.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from hairpin.kubernetes.kinds import (
     DEPLOYMENTS,
     EGRESS_POLICIES,
     ENVIRONMENTS,
+    ENVOY_FILTERS,
     NAMESPACES,
     SERVICES,
     SESSIONS,
     STATEFUL_SETS,
     Kind,
 )
+from hairpin.kubernetes.withdrawal import withdraw
 
 JsonObject = dict[str, Any]
 Say = Callable[[str], None]
@@ -79,6 +81,7 @@ class _Removal:
         await self._remove(DEPLOYMENTS, labels=LABELS)
         await self._until_none(DEPLOYMENTS)
         await self._remove(SESSIONS)
+        await self._withdraw()
         for kind in dict.fromkeys(DELIVERED.values()):
             await self._remove(kind, labels=LABELS)
         for kind in LABELLED:
@@ -115,6 +118,12 @@ class _Removal:
         if removed:
             self.removed += removed
             self._say(f"removed {removed} {kind.plural if removed > 1 else kind.name}")
+
+    async def _withdraw(self) -> None:
+        self.doing = f"to write {ENVOY_FILTERS.plural}"
+        self.waiting_for = "what sessions are steered by"
+        if await withdraw(self._api):
+            self._say("no request is steered any more")
 
     async def _remove_one(self, kind: Kind, name: str) -> None:
         """Of a kind that ends slowly: until it is gone."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from hairpin.errors import ConflictError, HairpinError, NotFoundError
 from hairpin.kubernetes.kinds import ENVOY_FILTERS, SESSIONS
+from hairpin.kubernetes.withdrawal import PUSH_SECONDS
 from xds_server.commands.acknowledgement import Refusal, acknowledged
 from xds_server.commands.cluster import Look, look
 from xds_server.delivery.istio.cluster_index import reference
-from xds_server.delivery.istio.objects import Renderer, existing, plumbing_key, sessions_key, wanted
+from xds_server.delivery.istio.objects import Renderer, existing, plumbing_key, policies, sessions_key, wanted
 from xds_server.server.kubernetes.executor import MANAGER
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from xds_server.model.cluster import Key, PodFacts, SessionFacts
 
 _DRAIN = "its open connections drain within 45 s, or as long as your mesh's drainDuration is"
+_CONTROLLER_SECONDS = 5.0
+"""How long a controller may take to withdraw what ended sessions were steered by."""
+_POLL_SECONDS = 0.1
 
 
 async def enable(api: Api, target: Target, *, say: Callable[[str], None], seconds: float) -> None:
@@ -67,6 +72,8 @@ async def disable(api: Api, target: Target, *, force: bool, say: Callable[[str],
     for session in sessions:
         await api.delete(SESSIONS, session.key.name, namespace=session.key.namespace, uid=session.uid)
         say(f"session {session.key} is ended")
+    if sessions:
+        await _withdrawn(api, seen, points, seconds)
     for point in points:
         # The plumbing first: while it is there, sidecars look for the other.
         for key in (plumbing_key(point), sessions_key(point)):
@@ -99,6 +106,28 @@ async def _write(api: Api, seen: Look, points: list[Point]) -> list[Key]:
         await api.apply(ENVOY_FILTERS, document, manager=MANAGER)
         written.append(key)
     return written
+
+
+async def _withdrawn(api: Api, seen: Look, points: list[Point], seconds: float) -> None:
+    """Until the controller has taken the matches of ended sessions back; without one, do it."""
+    keys = {sessions_key(point) for point in points}
+    try:
+        async with asyncio.timeout(min(seconds, _CONTROLLER_SECONDS)):
+            for key in keys:
+                await _empty(api, key)
+    except TimeoutError:
+        for key, document in wanted(points, {}, seen.world.settings, Renderer()).items():
+            if key in keys:
+                await api.apply(ENVOY_FILTERS, document, manager=MANAGER)
+    # Open connections drain by the old routes, whose clusters go with the plumbing: no match may lead there by then.
+    await asyncio.sleep(PUSH_SECONDS)
+
+
+async def _empty(api: Api, key: Key) -> None:
+    while True:
+        if not policies(await api.find(ENVOY_FILTERS, key.name, namespace=key.namespace)):
+            return
+        await asyncio.sleep(_POLL_SECONDS)
 
 
 async def _check(api: Api, seen: Look, point: Point, *, say: Callable[[str], None], seconds: float) -> None:
