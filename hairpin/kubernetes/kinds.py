@@ -42,6 +42,8 @@ EGRESS_POLICIES = Kind("hairpin.dev", "v1alpha1", "egresspolicies", "EgressPolic
 
 ENVOY_FILTERS = Kind("networking.istio.io", "v1alpha3", "envoyfilters", "EnvoyFilter")
 
+SIDECARS = Kind("networking.istio.io", "v1", "sidecars", "Sidecar")
+
 HTTP_ROUTES = Kind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
 VIRTUAL_SERVICES = Kind("networking.istio.io", "v1", "virtualservices", "VirtualService")
 DELIVERED = {

@@ -71,7 +71,11 @@ def controller_roles(installation: Installation) -> list[JsonObject]:
         _rule("", ["secrets"], ["create"]),
         _rule("", ["secrets"], [*_READ, "update", "patch"], names=[AUTHORITY]),
     ]
-    root = [_rule("networking.istio.io", ["envoyfilters"], _READ)]
+    root = [
+        _rule("networking.istio.io", ["envoyfilters", "sidecars"], _READ),
+        # istiod's own, which may be told to ignore what we write.
+        _rule("apps", ["deployments"], _READ),
+    ]
     return [
         _role("ClusterRole", CONTROLLER, "", cluster),
         _bound("ClusterRoleBinding", ""),
@@ -92,6 +96,7 @@ def served_roles(namespace: str, delivery: Delivery = Delivery.INBOUND) -> list[
         _rule(_GROUP, ["sessions/status"], ["get", "update", "patch"]),
         _rule(_GROUP, ["egresspolicies"], _READ),
         _rule("networking.istio.io", ["envoyfilters"], [*_READ, *(write if written is ENVOY_FILTERS else [])]),
+        _rule("networking.istio.io", ["sidecars"], _READ),
         _rule("", ["pods", "services"], _READ),
         _rule("apps", ["deployments", "statefulsets", "daemonsets", "replicasets"], _READ),
         _rule("argoproj.io", ["rollouts"], _READ),

@@ -286,8 +286,12 @@ async def test_the_controller_reaches_into_served_namespaces_alone(controller):
     }
     assert {rule[:2] for rule in await rules_of(controller, UNSERVED)} == everywhere
     root = await rules_of(controller, "istio-system")
-    assert {rule[:2] for rule in root} == everywhere | {("networking.istio.io", "envoyfilters")}
-    assert {verb for _, resource, verb, _ in root if resource == "envoyfilters"} == {"get", "list", "watch"}
+    assert {rule[:2] for rule in root} == everywhere | {
+        ("networking.istio.io", "envoyfilters"),
+        ("networking.istio.io", "sidecars"),
+        ("apps", "deployments"),
+    }
+    assert {rule[2] for rule in root if rule[:2] not in everywhere} == {"get", "list", "watch"}
     named = {rule[3] for rule in root if rule[0] in ("apiextensions.k8s.io", "admissionregistration.k8s.io")}
     assert named == {*DEFINITIONS, POLICY}
     served = {rule[:2] for rule in await rules_of(controller, SERVED)} - everywhere
@@ -296,6 +300,7 @@ async def test_the_controller_reaches_into_served_namespaces_alone(controller):
         ("hairpin.dev", "sessions/status"),
         ("hairpin.dev", "egresspolicies"),
         ("networking.istio.io", "envoyfilters"),
+        ("networking.istio.io", "sidecars"),
         ("", "pods"),
         ("", "services"),
         ("", "configmaps"),
@@ -328,6 +333,8 @@ async def test_the_controller_reaches_into_served_namespaces_alone(controller):
         (("create", "envoyfilters", "istio-system", "", "", "networking.istio.io"), False),
         (("create", "envoyfilters", UNSERVED, "", "", "networking.istio.io"), False),
         (("create", "envoyfilters", SERVED, "", "", "networking.istio.io"), True),
+        (("update", "sidecars", SERVED, "", "", "networking.istio.io"), False),
+        (("update", "deployments", "istio-system", "", "", "apps"), False),
         (("create", "tokenreviews", "", "", "", "authentication.k8s.io"), True),
         (("impersonate", "users", "", "alice"), False),
         (("escalate", "clusterroles", "", "", "", "rbac.authorization.k8s.io"), False),

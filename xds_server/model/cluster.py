@@ -102,6 +102,39 @@ class EnvoyFilterFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EgressHosts:
+    """What a Sidecar's egress listener lets see."""
+
+    port: int | None = None
+    """None: services' ports of any number."""
+    hosts: tuple[str, ...] = ()
+    """As `NAMESPACE/NAME`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SidecarFacts:
+    """A Sidecar, by which somebody says what workloads' proxies are to know of."""
+
+    key: Key
+    created: datetime
+    selector: Mapping[str, str] | None = None
+    """None: every workload of its namespace; in the root namespace, of those that have none."""
+    egress: tuple[EgressHosts, ...] | None = None
+    """None: everything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IstiodFacts:
+    """An istiod, by the settings that keep it from seeing what is written for it."""
+
+    key: Key
+    ignored: str = ""
+    """PILOT_IGNORE_RESOURCES."""
+    included: str = ""
+    """PILOT_INCLUDE_RESOURCES."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionFacts:
     """A Session as the API server has it, and how its certificate stands."""
 

@@ -32,6 +32,9 @@ NO_ADMISSION_POLICY = "NoAdmissionPolicy"
 NO_AGENT = "NoAgent"
 NO_WORKLOAD = "NoWorkload"
 TUNNEL_MISSING = "TunnelMissing"
+AGENT_HIDDEN = "AgentHidden"
+IGNORED = "IgnoredByIstiod"
+NOT_WRITTEN = "NotWritten"
 
 # What is told
 OTHER_ENVOY_FILTER = "OtherEnvoyFilter"

@@ -160,6 +160,11 @@ def is_as_wanted(document: JsonObject | None, desired: JsonObject) -> bool:
     )
 
 
+def keys_of(point: Point, delivery: Delivery) -> tuple[Key, ...]:
+    """The objects by which a point is steered."""
+    return (object_key(point, delivery),) if delivery.by_route else (sessions_key(point), plumbing_key(point))
+
+
 def steered_at(world: World, point: Point) -> frozenset[str]:
     """The sessions that proxies are told to steer at a point."""
     delivery = world.settings.delivery

@@ -8,9 +8,10 @@ from datetime import datetime
 from hairpin.model.session import Condition, Phase, SessionStatus
 from xds_server.delivery.istio.claims import agent_identity, egress_addresses, tunnel_addresses
 from xds_server.delivery.istio.cluster_index import ClusterIndex
-from xds_server.delivery.istio.conditions import NO_ADMISSION_POLICY, NO_AGENT, TUNNEL_MISSING, waiting
+from xds_server.delivery.istio.conditions import NO_ADMISSION_POLICY, NO_AGENT, TUNNEL_MISSING, WAITING, waiting
 from xds_server.delivery.istio.judge import Verdict
 from xds_server.delivery.istio.objects import steered_at
+from xds_server.delivery.istio.obstacles import obstacles, unwritten
 from xds_server.delivery.istio.standing import replicas_of
 from xds_server.delivery.istio.world import PlanSettings, World
 from xds_server.model.cluster import PodFacts, SessionFacts
@@ -31,10 +32,13 @@ def status(world: World, index: ClusterIndex, verdict: Verdict, *, certified: bo
     account = verdict.claim.account
     egress = replicas_of(index, settings, namespace, account) if account else []
     good = certified or certificate_stands(settings, session, now)
-    conditions = [*verdict.conditions, *([] if verdict.refused else _waiting(world, verdict, replicas))]
+    found = (
+        [] if verdict.refused else [*obstacles(world, verdict.claim.points), *unwritten(world, verdict.claim.points)]
+    )
+    conditions = [*verdict.conditions, *found, *([] if verdict.refused else _waiting(world, verdict, replicas))]
     return SessionStatus(
         id=session.id,
-        phase=_phase(world, verdict, now),
+        phase=_phase(world, verdict, now, free=not any(condition.reason == WAITING for condition in found)),
         certificate=session.status.certificate,
         # It tells whose certificate this is, so it changes with the certificate only.
         certificate_authority=settings.certificate_authority if good else session.status.certificate_authority,
@@ -69,14 +73,14 @@ def certificate_stands(settings: PlanSettings, session: SessionFacts, now: datet
     return end is not None and end > now and session.status.certificate_authority == settings.certificate_authority
 
 
-def _phase(world: World, verdict: Verdict, now: datetime) -> Phase:
+def _phase(world: World, verdict: Verdict, now: datetime, *, free: bool) -> Phase:
     standing = verdict.standing
     if verdict.refused:
         return Phase.REFUSED
     if not standing.up:
         return Phase.LOST if standing.lost else Phase.PENDING
     written = all(verdict.session.id in steered_at(world, point) for point in verdict.claim.points)
-    return Phase.ACTIVE if written and is_served(world, verdict, now) else Phase.READY
+    return Phase.ACTIVE if written and free and is_served(world, verdict, now) else Phase.READY
 
 
 def _target(verdict: Verdict) -> str:

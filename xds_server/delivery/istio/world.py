@@ -19,10 +19,12 @@ from hairpin.model.session import SessionStatus
 from xds_server.model.cluster import (
     EnvironmentFacts,
     EnvoyFilterFacts,
+    IstiodFacts,
     Key,
     PodFacts,
     ServiceFacts,
     SessionFacts,
+    SidecarFacts,
     WorkloadFacts,
 )
 
@@ -89,6 +91,12 @@ class World:
     """The objects of the mesh's delivery that are labelled as ours, whole: EnvoyFilters, or a waypoint's routes."""
     foreign_filters: Collection[EnvoyFilterFacts] = ()
     """The others, of the served namespaces and of the mesh's root namespace."""
+    sidecars: Collection[SidecarFacts] = ()
+    """Of the served namespaces and of the mesh's root namespace."""
+    istiods: Collection[IstiodFacts] = ()
+    """Those that are Deployments of the root namespace. None: it runs elsewhere, or they may not be read."""
+    unwritten: Mapping[Key, str] = field(default_factory=dict)
+    """The objects of the delivery that could not be written several times in a row, and why."""
     reports: Mapping[Key, frozenset[str]] = field(default_factory=dict)
     """By the agent's pod, the ids of the sessions whose tunnels are up there. A replica that has not reported since
     `leading_since` has no entry; one whose reports broke off has an empty set: most likely its process died."""

@@ -19,7 +19,7 @@ from xds_server.server.kubernetes.world import world_of
 from xds_server.sources.kubernetes.informer import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from hairpin.kubernetes.api import Api, JsonObject
     from hairpin.model.match import Match
@@ -37,6 +37,10 @@ _SOONEST = 0.02
 
 class Executes(Protocol):
     """Carries plans out."""
+
+    @property
+    def unwritten(self) -> Mapping[Key, str]:
+        """The objects of the delivery that could not be written several times in a row, and why."""
 
     async def execute(self, world: World, plan: Plan, now: datetime) -> float | None:
         """Write what is different; returns in how many seconds to try again what failed."""
@@ -88,7 +92,14 @@ class Controller:
                     changed.clear()
                     now = datetime.now(UTC)
                     self._reports.keep(lambda pod: self._cluster.pod(pod) is not None)
-                    world = world_of(self._cluster, self._settings, since, self._reports.tunnels, self._judged)
+                    world = world_of(
+                        self._cluster,
+                        self._settings,
+                        since,
+                        reports=self._reports.tunnels,
+                        judged=self._judged,
+                        unwritten=self._executor.unwritten,
+                    )
                     try:
                         what = plan(world, now, renderer)
                         backoff.reset()

@@ -38,6 +38,9 @@ CERTIFICATE_LIFETIME = timedelta(minutes=10)
 WRITE_SECONDS = 10.0
 """A write that takes longer is given up, so that a plan does not grow old while it is carried out."""
 
+LASTING = 3
+"""Attempts after which a failure is told to the sessions' owners: about a second."""
+
 _AT_ONCE = 16
 """Writes of sessions that are under way at a time."""
 _CONFLICT_DELAY = 0.05
@@ -49,6 +52,7 @@ class _Failure:
     backoff: Backoff = field(default_factory=lambda: Backoff(0.2, 30.0))
     not_before: float = 0.0
     problem: str = ""
+    times: int = 0
 
 
 class Executor:
@@ -78,6 +82,15 @@ class Executor:
     def problems(self) -> dict[str, str]:
         """What could not be written when it was tried last, and why."""
         return {f"{verb} {key}": failure.problem for (verb, key), failure in self._failures.items() if failure.problem}
+
+    @property
+    def unwritten(self) -> dict[Key, str]:
+        """The objects of the delivery that could not be written several times in a row, and why."""
+        return {
+            key: failure.problem
+            for (verb, key), failure in self._failures.items()
+            if verb == self._delivered.name and failure.times >= LASTING
+        }
 
     async def execute(self, world: World, plan: Plan, now: datetime) -> float | None:
         """Write what is different.
@@ -178,6 +191,7 @@ class Executor:
 
     def _fail(self, what: str, key: Key, error: Exception) -> None:
         failure = self._failures.setdefault((what, key), _Failure())
+        failure.times += 1
         failure.not_before = time.monotonic() + failure.backoff.next()
         problem = str(error) or "no answer in time"
         if problem != failure.problem:

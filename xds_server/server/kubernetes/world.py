@@ -18,8 +18,10 @@ def world_of(
     cluster: ClusterWatch,
     settings: PlanSettings,
     leading_since: datetime,
+    *,
     reports: Mapping[Key, frozenset[str]],
     judged: Mapping[Match, str],
+    unwritten: Mapping[Key, str],
 ) -> World:
     """All that is known now. Namespaces that can't be read are not served; the others are."""
     known = cluster.known
@@ -36,6 +38,9 @@ def world_of(
         pods=[pod for watch in watches for pod in watch.pods],
         filters={_key(o): o for watch in watches for o in watch.delivered if isinstance(o, dict)},
         foreign_filters=[*_foreign(filters), *_foreign(cluster.root_filters)],
+        sidecars=[*(sidecar for watch in watches for sidecar in watch.sidecars), *cluster.root_sidecars],
+        istiods=list(cluster.istiods),
+        unwritten=unwritten,
         reports=reports,
         judged=judged,
         admission_policy=cluster.admission_policy,

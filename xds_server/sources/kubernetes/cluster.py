@@ -16,18 +16,22 @@ from hairpin.model.egress_json import egress_policy_from_json
 from xds_server.model.cluster import (
     EnvironmentFacts,
     EnvoyFilterFacts,
+    IstiodFacts,
     Key,
     PodFacts,
     ServiceFacts,
     SessionFacts,
+    SidecarFacts,
     WorkloadFacts,
 )
 from xds_server.sources.kubernetes.facts import (
     environment_facts,
     envoy_filter_facts,
+    istiod_facts,
     pod_facts,
     service_facts,
     session_facts,
+    sidecar_facts,
     workload_facts,
 )
 from xds_server.sources.kubernetes.informer import Informer
@@ -42,6 +46,8 @@ _WORKLOADS = {
     "daemonset": kinds.DAEMON_SETS,
     "rollout": kinds.ROLLOUTS,
 }
+ISTIOD = "app=istiod"
+"""The label of istiod's Deployments, of every revision."""
 _DENY_ALL = EgressPolicy(default=Action.DENY)
 
 
@@ -85,6 +91,7 @@ class NamespaceWatch:
         """What the mesh's delivery writes: EnvoyFilters, among those of others, or a waypoint's routes, ours alone."""
         if delivered is not kinds.ENVOY_FILTERS:
             self.delivered = inform(delivered, parse=_whole, labels=f"{PART_OF}={OURS[PART_OF]}")
+        self.sidecars: Informer[SidecarFacts] = inform(kinds.SIDECARS, parse=sidecar_facts)
         self.authority: Informer[str] = inform(kinds.CONFIG_MAPS, parse=_authority, fields=f"metadata.name={AUTHORITY}")
         self.workloads: dict[str, Informer[WorkloadFacts]] = {
             kind: inform(resource, parse=partial(workload_facts, kind)) for kind, resource in _WORKLOADS.items()
@@ -93,16 +100,20 @@ class NamespaceWatch:
     @property
     def informers(self) -> list[Informer[Any]]:
         """All of them."""
-        some: list[Informer[Any]] = [self.sessions, self.policies, self.services, self.pods, self.filters]
+        some: list[Informer[Any]] = [self.sessions, self.policies, self.services, self.pods]
+        some += [self.filters, self.sidecars]
         if self.delivered is not self.filters:
             some.append(self.delivered)
         return [*some, self.authority, *self.workloads.values()]
 
     @property
     def synced(self) -> bool:
-        """Whether all that a plan needs is known. Rollouts may be nobody's here, and so may be the right to see them."""
-        rollouts = self.workloads["rollout"]
-        return all(informer.synced or (informer is rollouts and informer.problem) for informer in self.informers)
+        """Whether all that a plan needs is known.
+
+        Rollouts may be nobody's here, and so may be the right to see them, or Sidecars: an older installation's role has none.
+        """
+        optional = self.workloads["rollout"], self.sidecars
+        return all(informer.synced or (informer in optional and informer.problem) for informer in self.informers)
 
     @property
     def policy(self) -> EgressPolicy | None:
@@ -130,12 +141,18 @@ class ClusterWatch:
         self.root_filters: Informer[JsonObject | EnvoyFilterFacts] = inform(
             kinds.ENVOY_FILTERS, parse=_filter, namespace=root_namespace
         )
+        self.root_sidecars: Informer[SidecarFacts] = inform(
+            kinds.SIDECARS, parse=sidecar_facts, namespace=root_namespace
+        )
+        self.istiods: Informer[IstiodFacts] = inform(
+            kinds.DEPLOYMENTS, parse=istiod_facts, namespace=root_namespace, labels=ISTIOD
+        )
         named = f"metadata.name={POLICY}"
         self._admission: Informer[bool] = inform(kinds.ADMISSION_POLICIES, parse=_is_policy, fields=named)
         self._binding: Informer[bool] = inform(kinds.ADMISSION_POLICY_BINDINGS, parse=_is_binding, fields=named)
-        self._shared: list[Informer[Any]] = [self.environments, self._admission, self._binding]
+        self._shared: list[Informer[Any]] = [self.environments, self._admission, self._binding, self.istiods]
         if root_namespace not in self.namespaces:
-            self._shared.append(self.root_filters)
+            self._shared += [self.root_filters, self.root_sidecars]
 
     async def run(self) -> None:
         """Keep everything up to date until cancelled."""

@@ -19,13 +19,16 @@ from hairpin.model.session_json import NEVER, spec_from_json, status_from_json
 from hairpin.model.shape import Moment
 from xds_server.model.cluster import (
     ContainerPort,
+    EgressHosts,
     EnvironmentFacts,
     EnvoyFilterFacts,
+    IstiodFacts,
     Key,
     PodFacts,
     ServiceFacts,
     ServicePortFacts,
     SessionFacts,
+    SidecarFacts,
     WorkloadFacts,
 )
 
@@ -130,6 +133,45 @@ def envoy_filter_facts(document: JsonObject) -> EnvoyFilterFacts:
         key=key_of(document),
         selector={str(k): str(v) for k, v in _mapping(_mapping(spec.get("workloadSelector")).get("labels")).items()},
         inbound=sidecars and isinstance(patches, list) and any(_is_inbound(_mapping(patch)) for patch in patches),
+    )
+
+
+def sidecar_facts(document: JsonObject) -> SidecarFacts:
+    """A Sidecar of somebody's."""
+    spec = _mapping(document.get("spec"))
+    selector = spec.get("workloadSelector")
+    labels = _mapping(_mapping(selector).get("labels"))
+    egress = spec.get("egress")
+    return SidecarFacts(
+        key=key_of(document),
+        created=_moment(document["metadata"].get("creationTimestamp")) or NEVER,
+        selector=None if selector is None else {str(name): str(value) for name, value in labels.items()},
+        egress=tuple(_egress_hosts(_mapping(part)) for part in egress) if isinstance(egress, list) and egress else None,
+    )
+
+
+def _egress_hosts(listener: JsonObject) -> EgressHosts:
+    port, hosts = _mapping(listener.get("port")), listener.get("hosts")
+    # A listener that is an HTTP proxy is for ports of any number.
+    number = None if port.get("protocol") == "HTTP_PROXY" else port.get("number") or None
+    return EgressHosts(
+        port=number if isinstance(number, int) else None,
+        hosts=tuple(str(host) for host in hosts) if isinstance(hosts, list) else (),
+    )
+
+
+def istiod_facts(document: JsonObject) -> IstiodFacts:
+    """A Deployment of istiod's."""
+    pod = ((document.get("spec") or {}).get("template") or {}).get("spec") or {}
+    variables = {
+        variable["name"]: variable.get("value") or ""
+        for container in pod.get("containers") or ()
+        for variable in container.get("env") or ()
+    }
+    return IstiodFacts(
+        key=key_of(document),
+        ignored=variables.get("PILOT_IGNORE_RESOURCES", ""),
+        included=variables.get("PILOT_INCLUDE_RESOURCES", ""),
     )
 
 
