@@ -150,22 +150,26 @@ class CrashError(Exception):
 
 
 class CrashingApi(Api):
-    """Dies instead of a write: of a status, an EnvoyFilter, a ConfigMap, or of a session's end."""
+    """Dies instead of a write: of a status, an EnvoyFilter, a ConfigMap, or of a session's end. Notes those before."""
 
     writes_left: int
+    written: list[str]
+    """As `PATCH envoyfilters/hairpin-sessions-…`."""
 
     @classmethod
     def of(cls, api: Api, writes: int) -> CrashingApi:
         crashing = cls(api._session, api._credentials)
-        crashing.writes_left = writes
+        crashing.writes_left, crashing.written = writes, []
         return crashing
 
     async def call(self, method: str, path: str, **arguments: Any) -> Any:
         counted = method in ("PATCH", "PUT", "DELETE") and "/leases/" not in path
         if counted:
+            what = f"{method} {path.partition('/namespaces/')[2].partition('/')[2]}"
             if self.writes_left == 0:
-                raise CrashError(f"{method} {path}")
+                raise CrashError(what)
             self.writes_left -= 1
+            self.written.append(what)
         return await super().call(method, path, **arguments)
 
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
-from hairpin.certificates import certificate_names
 from tests.istio.controller.conftest import ADMIN
 from tests.support.controller import (
-    CrashError,
     Laptop,
     controller,
     reporting,
@@ -41,41 +37,6 @@ async def test_another_replica_takes_over_at_once_when_the_leader_ends(installed
             await laptop.claim("bob-1", environment="bob")
             await laptop.phase("bob-1", "Pending")
             assert await steered(installed.client, shop) == [f"alice-1.{shop}"]
-
-
-@pytest.mark.parametrize("writes", range(9))
-async def test_killed_before_any_write_it_leaves_nothing_that_a_restart_does_not_mend(
-    installed, api, laptop, agent, writes
-):
-    """A session is claimed, steered and another one ended: the controller dies before the write of this number."""
-    shop = laptop.namespace
-    await laptop.claim("ends", environment="gone", leaseSeconds=1)
-    await laptop.claim("alice-1", localPort=3000)
-    agent.report(f"alice-1.{shop}")
-    died = False
-    try:
-        async with controller(api, shop, crash_at=writes) as replica, reporting(agent, replica):
-            await laptop.phase("alice-1", "Active")
-    except* CrashError:
-        died = True
-    assert died or writes > 5
-    async with controller(api, shop) as replica, reporting(agent, replica):
-        status = await laptop.phase("alice-1", "Active")
-        assert certificate_names(status["certificate"]).dns == (f"alice-1.{shop}",)
-        await laptop.phase("ends", "Pending")
-        await laptop.end("ends")
-        await eventually(lambda: steered_is(installed, shop, [f"alice-1.{shop}"]), what="steered")
-        for part in ("EnvoyFilter", "Session"):
-            names = sorted(o["metadata"]["name"] for o in await installed.client.list(part, shop))
-            expected = {
-                "EnvoyFilter": [
-                    "hairpin-plumbing-deployment-checkout-8080",
-                    "hairpin-sessions-deployment-checkout-8080",
-                ],
-                "Session": ["alice-1"],
-            }
-            assert names == expected[part]
-        assert not replica.executor.problems
 
 
 async def test_a_served_namespace_that_is_deleted_holds_up_no_other(installed, api, shop, laptop, agent):
