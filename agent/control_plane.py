@@ -33,6 +33,8 @@ _POLICIES_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 2.0
 """Seconds between attempts, doubling from the first to the longest."""
+_LEADER_DELAY = 0.25
+"""The longest while a replica answers that another leads: which one is asked is the sidecar's choice, anew each time."""
 _SOONEST_RENEWAL = 1.0
 _WITHOUT_POLICIES_DELAY = 60.0
 """Seconds until a control plane that has no policies is asked again."""
@@ -162,6 +164,7 @@ class ControlPlaneClient:
                 ) as response:
                     raise await _error(url, response)
             except NotTheLeaderError:
+                attempt.longest_delay = _LEADER_DELAY
                 remark(f"{url}: asked a replica that does not lead; trying until the leader answers", attempt)
             except (aiohttp.ClientError, TimeoutError, HairpinError) as error:
                 remark(f"{url}: {error or 'no answer in time'}", attempt)
@@ -216,6 +219,7 @@ class _Attempt:
 
     def __init__(self) -> None:
         self.worked = False
+        self.longest_delay = _LONGEST_DELAY
         self._started = asyncio.get_running_loop().time()
 
     @property
@@ -232,8 +236,8 @@ async def _attempts() -> AsyncIterator[_Attempt]:
         yield attempt
         if attempt.good:
             delay = _FIRST_DELAY
-        await asyncio.sleep(delay)
-        delay = min(2 * delay, _LONGEST_DELAY)
+        await asyncio.sleep(min(delay, attempt.longest_delay))
+        delay = min(2 * delay, attempt.longest_delay)
 
 
 class _Remark:

@@ -42,8 +42,9 @@ from local_proxy.session_store import (
     WatchLost,
 )
 
-ANSWER_SECONDS = 10.0
-"""How long the controller may take to answer a claim, or a request for a certificate."""
+ANSWER_SECONDS = 30.0
+"""How long the controller may take to answer a claim, or a request for a certificate. When its leader has just died, the next
+one needs the lease's five seconds, the agents' reports, and perhaps the end of a session of ours that it finds."""
 BORNE_SECONDS = 60.0
 """How long a refusal is borne after all was well: an API server that has just begun knows neither roles nor resources."""
 DISCARD_SECONDS = 2.0

@@ -42,6 +42,8 @@ TOLD_SECONDS = 2.0
 """How long the control plane may take to learn where the process listens, before something else is done."""
 RETRY_SECONDS = (0.2, 2.0)
 """The first and the longest pause before a call is repeated to a control plane that did not answer."""
+WAITING_SECONDS = 3.0
+"""After which the user is told that a claim is not answered yet."""
 CLAIM_SECONDS = 2.0
 """How long a claim that was broken off is waited for, to give back what it made; after that the lease does it."""
 GIVE_BACK_SECONDS = 3.0
@@ -231,7 +233,9 @@ class Link:
     async def _claim(self, store: SessionStore, request: str) -> Session:
         """Claim. If cancelled meanwhile, what the control plane makes of it all the same is given back."""
         # A task that our cancellation does not reach: it is over in here nevertheless, whatever happens.
-        creating = asyncio.get_running_loop().create_task(store.create(self._spec(request)))
+        loop = asyncio.get_running_loop()
+        creating = loop.create_task(store.create(self._spec(request)))
+        waiting = loop.call_later(WAITING_SECONDS, self._console.say, "waiting for the control plane to answer")
         try:
             return await asyncio.shield(creating)
         except asyncio.CancelledError:
@@ -240,6 +244,8 @@ class Link:
                     session = await creating
                 await self._give_back(session.name)
             raise
+        finally:
+            waiting.cancel()
 
     def _new_laptop(self, session: Session, replicas: Replicas, key: str, directory: Path) -> Laptop:
         return Laptop(

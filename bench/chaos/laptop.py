@@ -76,6 +76,10 @@ class Laptop:
                 start_new_session=True,
             )
 
+    def said(self, lines: int = 30) -> str:
+        """The end of what it printed."""
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
+
     async def ended(self) -> None:
         """Wait for the end of a `hairpin run` that was killed."""
         if self._cli is not None:

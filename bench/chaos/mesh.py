@@ -85,10 +85,6 @@ class ChaosMesh(StruckMesh):
         except HairpinError:
             return False
 
-    @property
-    def logs(self) -> Path:
-        return self.supervisor.folder.root / "logs"
-
     async def connect(self) -> Streams:
         address = self.supervisor.mesh.entry.address
         return await asyncio.open_connection(address.host, address.port)

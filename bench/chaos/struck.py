@@ -41,11 +41,6 @@ class StruckMesh(ABC):
         self.journal = journal
         self._pause = pause
 
-    @property
-    @abstractmethod
-    def logs(self) -> Path:
-        """The folder of logs, for who wants to know more."""
-
     @abstractmethod
     async def connect(self) -> Streams:
         """A new connection of a caller's to the service.
@@ -75,7 +70,11 @@ class StruckMesh(ABC):
         """
         for kind, laptop in ((Kind.GET, self.laptop), (Kind.BYSTANDER, self.bystander)):
             if not await load.until(_steady(kind, laptop.name), self.patience):
-                raise HairpinError(f"{what}: {laptop.user}'s laptop does not answer; see {self.logs}")
+                raise HairpinError(f"{what}: {laptop.user}'s laptop does not answer\n{await self.told(laptop)}")
+
+    async def told(self, laptop: Laptop) -> str:
+        """What there is to learn of a laptop that does not answer."""
+        return laptop.said()
 
     async def so(self, condition: Callable[[], Awaitable[bool]], what: str) -> float:
         """Wait until something is so, and return the event loop's time.

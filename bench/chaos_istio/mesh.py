@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import aiohttp
+import yaml
 
 from bench.chaos.laptop import Laptop, forever, run_flags
 from bench.chaos.load import Streams
@@ -62,9 +63,21 @@ class IstioChaosMesh(StruckMesh):
         self._from = caller
         self._to = target
 
-    @property
-    def logs(self) -> Path:
-        return self._folder
+    async def told(self, laptop: Laptop) -> str:
+        """What it printed, and what the API server and the controllers say of sessions."""
+        client, said = self.cluster.client, [laptop.said()]
+        try:
+            for kind, namespace in (("Session", SHOP), ("EnvoyFilter", SHOP), ("coordination.k8s.io/v1/Lease", SYSTEM)):
+                for found in await client.list(kind, namespace):
+                    found["metadata"].pop("managedFields", None)
+                    said.append(yaml.safe_dump(found))
+            query = {"container": "controller", "tailLines": "40"}
+            for pod in await self.cluster.pods(SYSTEM):
+                log = await client.request("GET", f"/api/v1/namespaces/{SYSTEM}/pods/{pod.name}/log", query=query)
+                said += [pod.name, log["message"]]
+        except AWAY as error:
+            said.append(f"the API server does not answer: {error!r}")
+        return "\n".join(said)
 
     async def connect(self) -> Streams:
         return await connect_in(self._from.network, self._to, 80)
