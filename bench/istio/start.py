@@ -29,6 +29,8 @@ MOMENTS = {
     "steered": "the sidecar has it",
 }
 """What is waited for, by the moment that ends the wait, in order."""
+_TAKES = "takes the requests"
+"""What the developer reads when the rule is in the API server."""
 
 
 class Timeline:
@@ -46,7 +48,7 @@ class Timeline:
 
     async def is_whole(self) -> bool:
         """Whether all moments came."""
-        return self.moments.keys() >= MOMENTS.keys()
+        return self.moments.keys() >= {*MOMENTS, _TAKES}
 
     def steps(self) -> dict[str, float]:
         """Seconds that each wait added; one that was over before its predecessor added none."""
@@ -88,6 +90,7 @@ def table(result: dict[str, Any]) -> str:
         rows = {
             "first steered request": found["total"],
             **found["steps"],
+            "from “takes the requests” until then": found["gap"],
             "CPU of `hairpin run` until then": found["cpu"],
         }
         rows |= {"given back after Ctrl-C": found["end"]}
@@ -104,6 +107,7 @@ def _summary(starts: list[tuple[Timeline, float]]) -> dict[str, Any]:
         "rounds": len(starts),
         "total": spread([timeline.moments["steered"] for timeline, _ in starts]),
         "steps": {name: spread([step[name] for step in steps]) for name in steps[0]},
+        "gap": spread([max(0.0, timeline.moments["steered"] - timeline.moments[_TAKES]) for timeline, _ in starts]),
         "cpu": spread([timeline.cpu for timeline, _ in starts]),
         "end": spread([end for _, end in starts]),
     }
@@ -129,6 +133,8 @@ async def _start(bench: IstioBench, api: Api, service: str) -> tuple[Timeline, f
 async def _said(run: LaptopRun, timeline: Timeline) -> None:
     await run.said("context ")
     timeline.note("said where")
+    await run.said(_TAKES)
+    timeline.note(_TAKES)
 
 
 @contextlib.asynccontextmanager

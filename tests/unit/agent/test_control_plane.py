@@ -61,11 +61,10 @@ async def reported(replicas, folder):
             token_file=folder / "token",
         )
         async with ControlPlaneClient.connect(settings) as client:
-            task = asyncio.create_task(client.report("agent-0", Reports()))
-            try:
+            async with asyncio.TaskGroup() as tasks:
+                task = tasks.create_task(client.report("agent-0", Reports()))
                 async with asyncio.timeout(10):
                     await replicas.taken.wait()
-            finally:
                 task.cancel()
 
 
