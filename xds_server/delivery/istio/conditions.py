@@ -44,6 +44,7 @@ PROTOCOL_DETECTED = "ProtocolDetected"
 SELECTED_BY_TEMPLATE = "SelectedByTemplate"
 LEASE_BOUNDED = "LeaseBounded"
 PORT_NOT_DECLARED = "PortNotDeclared"
+DRAINING = "Draining"
 
 
 class RefusedError(Exception):

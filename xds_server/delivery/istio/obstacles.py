@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 
 from hairpin.kubernetes.kinds import DELIVERED
 from hairpin.model.delivery import Delivery
 from hairpin.model.session import Condition
 from xds_server.delivery.istio.cluster_index import covers, reference
-from xds_server.delivery.istio.conditions import AGENT_HIDDEN, IGNORED, NOT_WRITTEN, remark, waiting
-from xds_server.delivery.istio.objects import keys_of
+from xds_server.delivery.istio.conditions import AGENT_HIDDEN, DRAINING, IGNORED, NOT_WRITTEN, remark, waiting
+from xds_server.delivery.istio.objects import keys_of, plumbing_key
 from xds_server.delivery.istio.points import Point
 from xds_server.delivery.istio.world import PlanSettings, World
-from xds_server.model.cluster import IstiodFacts, SidecarFacts, WorkloadFacts
+from xds_server.model.cluster import IstiodFacts, SessionFacts, SidecarFacts, WorkloadFacts
+
+_DRAIN = timedelta(seconds=45)
+"""Istio's `drainDuration`, by default."""
 
 
 def obstacles(world: World, points: Sequence[Point]) -> list[Condition]:
@@ -32,6 +36,23 @@ def unwritten(world: World, points: Sequence[Point]) -> Iterator[Condition]:
             "ask an operator for `hairpin install`, which gives the controller its rights, or to mend what is named"
         )
         yield waiting(NOT_WRITTEN, f"{DELIVERED[delivery].name} {names} can't be written: {reason}; {remedy}")
+
+
+def draining(world: World, points: Sequence[Point], session: SessionFacts) -> Iterator[Condition]:
+    """The points whose listeners changed for this session, or shortly before: what is open goes on by the old routes."""
+    if world.settings.delivery is not Delivery.INBOUND:
+        return
+    for point in points:
+        since = _plumbed_since(world, point)
+        if since is not None and since > session.created - _DRAIN:
+            message = f"{point} had no plumbing before {since:%H:%M:%S} UTC: on connections that callers have open, requests may"
+            remedy = "`hairpin enable` puts the plumbing in place ahead"
+            yield remark(DRAINING, f"{message} go to the application for {_DRAIN.seconds} s from then on; {remedy}")
+
+
+def _plumbed_since(world: World, point: Point) -> datetime | None:
+    created = world.filters.get(plumbing_key(point), {}).get("metadata", {}).get("creationTimestamp")
+    return datetime.fromisoformat(created) if created else None
 
 
 # A Sidecar that leaves the agent out

@@ -11,7 +11,7 @@ from xds_server.delivery.istio.cluster_index import ClusterIndex
 from xds_server.delivery.istio.conditions import NO_ADMISSION_POLICY, NO_AGENT, TUNNEL_MISSING, WAITING, waiting
 from xds_server.delivery.istio.judge import Verdict
 from xds_server.delivery.istio.objects import steered_at
-from xds_server.delivery.istio.obstacles import obstacles, unwritten
+from xds_server.delivery.istio.obstacles import draining, obstacles, unwritten
 from xds_server.delivery.istio.standing import replicas_of
 from xds_server.delivery.istio.world import PlanSettings, World
 from xds_server.model.cluster import PodFacts, SessionFacts
@@ -32,9 +32,7 @@ def status(world: World, index: ClusterIndex, verdict: Verdict, *, certified: bo
     account = verdict.claim.account
     egress = replicas_of(index, settings, namespace, account) if account else []
     good = certified or certificate_stands(settings, session, now)
-    found = (
-        [] if verdict.refused else [*obstacles(world, verdict.claim.points), *unwritten(world, verdict.claim.points)]
-    )
+    found = [] if verdict.refused else _found(world, verdict)
     conditions = [*verdict.conditions, *found, *([] if verdict.refused else _waiting(world, verdict, replicas))]
     return SessionStatus(
         id=session.id,
@@ -51,6 +49,11 @@ def status(world: World, index: ClusterIndex, verdict: Verdict, *, certified: bo
         resolved_target=_target(verdict),
         conditions=tuple(dict.fromkeys(conditions)),
     )
+
+
+def _found(world: World, verdict: Verdict) -> list[Condition]:
+    points = verdict.claim.points
+    return [*obstacles(world, points), *unwritten(world, points), *draining(world, points, verdict.session)]
 
 
 def is_served(world: World, verdict: Verdict, now: datetime) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from tests.unit.xds_server.delivery.istio.shop import NOON, workload
+from tests.unit.xds_server.delivery.istio.shop import NOON, at, conditions, session, settle, shop, workload
 from xds_server.delivery.istio.obstacles import ignores, imports, sidecar_of
 from xds_server.delivery.istio.world import PlanSettings, World
 from xds_server.model.cluster import EgressHosts, IstiodFacts, Key, SidecarFacts
@@ -102,3 +104,18 @@ def test_they_are_read_from_objects():
     template = {"spec": {"containers": [{"name": "discovery", "env": variables}]}}
     found = istiod_facts({"metadata": metadata, "spec": {"template": template}})
     assert found == IstiodFacts(key=key, ignored=FILTERS)
+
+
+@pytest.mark.parametrize(("before", "told"), [(-1, True), (44, True), (46, False), (None, False)])
+def test_a_session_is_told_of_connections_that_drain_since_its_point_was_plumbed(before, told):
+    world = settle(shop(session("a", seconds=100)), at(100))
+    key = Key("shop", "hairpin-plumbing-deployment-checkout-8080")
+    metadata = dict(world.filters[key]["metadata"])
+    if before is not None:
+        metadata["creationTimestamp"] = at(100 - before).strftime("%Y-%m-%dT%H:%M:%SZ")
+    world = replace(world, filters={**world.filters, key: {**world.filters[key], "metadata": metadata}})
+    message = conditions(settle(world, at(101)), "a").get("Draining", "")
+    assert bool(message) is told
+    if told:
+        assert "checkout:8080" in message
+        assert "`hairpin enable`" in message
