@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 from hairpin.api import Developer, find_developer, read_developer
 from hairpin.errors import HairpinError, InvalidFieldError, NotFoundError
 from hairpin.kubernetes.api import Api, connect
-from hairpin.kubernetes.kinds import SELF_SUBJECT_REVIEWS
+from hairpin.kubernetes.kinds import EGRESS_POLICIES, SELF_SUBJECT_REVIEWS
+from hairpin.model.egress import POLICY_NAME, EgressPolicy
+from hairpin.model.egress_json import egress_policy_from_json
 from hairpin.model.environment import RoutingKey
 from hairpin.model.names import check_label
 from local_proxy.kubernetes_sessions import KubernetesSessions
@@ -129,6 +131,9 @@ class EmbeddedMesh:
         """Who our token makes us."""
         return self._developer.user
 
+    async def egress_policy(self) -> None:
+        """There are none."""
+
     def open(self) -> AbstractAsyncContextManager[SessionStore]:
         """Its sessions."""
         return SessionClient(self._developer)
@@ -188,6 +193,14 @@ class KubernetesCluster:
             answer = await self.api.create(SELF_SUBJECT_REVIEWS, review)
             self._user = str(answer["status"]["userInfo"]["username"])
         return self._user
+
+    async def egress_policy(self) -> EgressPolicy | None:
+        """Our namespace's."""
+        try:
+            document = await self.api.get(EGRESS_POLICIES, POLICY_NAME, namespace=self.namespace)
+        except HairpinError:  # none, or a role that may not look; each refusal comes with its reason anyway
+            return None
+        return egress_policy_from_json(document)
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[SessionStore]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 
+from hairpin.model.egress import Action, SessionRules
 from hairpin.model.session import Mode, Session
 from local_proxy.laptop import EgressSeen
 from local_proxy.ports import Listener, Sighting
 from local_proxy.session_store import RequestSeen
 from local_proxy.signals import SIGNALLED
 
+_MOST_RULES = 8
+"""Of an egress policy, in one line."""
 BY_LAPTOP = "via_upstream"
 """Envoy's response code details (RESPONSE_CODE_DETAILS) of an answer that came from the process here."""
 _RESET = "upstream_reset_before_response_started"
@@ -72,6 +75,16 @@ def calls_text(egress_port: int, *, command: bool, kept: bool) -> str:
         return text
     keep = "" if kept else " (--egress-port keeps the port)"
     return f"{text}; for its own calls into the mesh give the process http_proxy=http://127.0.0.1:{egress_port}{keep}"
+
+
+def policy_text(rules: SessionRules) -> str:
+    """Where the calls may go, by the namespace's egress policy; nothing where it says nothing of this session."""
+    if not rules.rules and rules.default is Action.ALLOW:
+        return ""
+    told = [f"{rule}, {rule.reason}" if rule.reason else str(rule) for rule in rules.rules[:_MOST_RULES]]
+    if more := len(rules.rules) - len(told):
+        told.append(f"{more} more rules")
+    return f"calls go where the namespace's EgressPolicy lets them: {'; '.join([*told, f'else {rules.default}'])}"
 
 
 def end_text(name: str, code: int, *, killed: bool, idle: bool) -> str:

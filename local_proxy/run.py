@@ -14,18 +14,20 @@ from pathlib import Path
 from hairpin.api import ServerRefusalError
 from hairpin.envoy.binary import find_envoy
 from hairpin.errors import HairpinError, InvalidFieldError
-from hairpin.model.session import Mode
+from hairpin.model.egress import effective
+from hairpin.model.session import Mode, Session
 from local_proxy.child import find_command, run_child
 from local_proxy.console import Console
 from local_proxy.control_planes import EmbeddedMesh, KubernetesCluster, control_plane
 from local_proxy.environment import SESSION_VARIABLE, command_environment
 from local_proxy.kubectl import kubectl_forwards
 from local_proxy.link import Link
-from local_proxy.messages import calls_text, claim_text, end_text, sighting_text
+from local_proxy.messages import calls_text, claim_text, end_text, policy_text, sighting_text
 from local_proxy.options import Forwarder, RunOptions, egress_port, in_flags
 from local_proxy.ports import PortWatcher
 from local_proxy.process_tree import ProcessTree, adopt_orphans
 from local_proxy.reach import Direct, Reach, port_forwards
+from local_proxy.session_store import ControlPlane
 from local_proxy.sessions import requests_text
 from local_proxy.signals import Signals
 
@@ -69,7 +71,7 @@ async def _run(options: RunOptions, console: Console) -> int:
                     asks=isinstance(plane, KubernetesCluster) and console.tells_requests,
                 )
                 try:
-                    return await _hold_and_serve(options, link, console, signals, port)
+                    return await _hold_and_serve(options, plane, link, console, signals, egress=port)
                 except asyncio.CancelledError:
                     if signals.received is None:
                         raise
@@ -98,11 +100,14 @@ async def _reach(
         yield forwards
 
 
-async def _hold_and_serve(options: RunOptions, link: Link, console: Console, signals: Signals, egress: int) -> int:
+async def _hold_and_serve(
+    options: RunOptions, plane: ControlPlane, link: Link, console: Console, signals: Signals, *, egress: int
+) -> int:
     async with asyncio.TaskGroup() as tasks:
         holding = tasks.create_task(_hold(link))
         session = await link.first_claim()
         console.say(claim_text(session, requests_text(session, link.routing_key)))
+        telling = tasks.create_task(_tell_policy(plane, session, console))
         await link.tunnel_up()
         own = bool(options.command) or options.mode is Mode.EGRESS
         console.say(calls_text(egress, command=own, kept=options.egress_port is not None))
@@ -114,8 +119,19 @@ async def _hold_and_serve(options: RunOptions, link: Link, console: Console, sig
                 await asyncio.Event().wait()
             await _watch_ports(options, link, console, PortWatcher(None, port=options.port))
         finally:
+            telling.cancel()
             holding.cancel()
     raise AssertionError("only a command ends by itself")
+
+
+async def _tell_policy(plane: ControlPlane, session: Session, console: Console) -> None:
+    try:
+        policy = await plane.egress_policy()
+    except InvalidFieldError as error:
+        console.warn(f"the namespace's EgressPolicy can't be read, so every call is refused: {error}")
+        return
+    if text := policy_text(effective(policy, session.spec.owner, session.spec.environment)):
+        console.say(text)
 
 
 async def _hold(link: Link) -> None:

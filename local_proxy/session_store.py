@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
 from hairpin.errors import HairpinError
+from hairpin.model.egress import EgressPolicy
 from hairpin.model.environment import RoutingKey
 from hairpin.model.session import Session, SessionSpec
 
@@ -129,6 +130,14 @@ class ControlPlane(Protocol):
 
     async def user(self) -> str:
         """Who we are there."""
+        ...
+
+    async def egress_policy(self) -> EgressPolicy | None:
+        """Where connections of this namespace's sessions may go; None: nothing is said, or it is not ours to read.
+
+        Raises:
+            InvalidFieldError: it can't be read, so the agents refuse everything.
+        """
         ...
 
     def open(self) -> AbstractAsyncContextManager[SessionStore]:

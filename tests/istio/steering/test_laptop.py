@@ -107,6 +107,34 @@ async def test_calls_arrive_as_the_target_where_an_operator_allows_it(mesh):
         await install(mesh.cluster)
 
 
+async def test_an_egress_policy_is_told_and_holds(mesh):
+    rules = [
+        {"action": "Deny", "hosts": ["inventory.shop.svc.cluster.local"], "reason": "ask the frontend"},
+        {"action": "Allow", "owners": ["bob"]},
+    ]
+    metadata = {"name": "default", "namespace": SHOP}
+    policy = {"apiVersion": "hairpin.dev/v1alpha1", "kind": "EgressPolicy", "metadata": metadata}
+    await mesh.cluster.client.apply(policy | {"spec": {"rules": rules, "default": "Allow"}})
+    try:
+        async with mesh.laptop("alice", "alice", following="http://inventory/") as run:
+            answer = await mesh.ask("alice")
+            assert "403" in answer["next"]["error"]
+            await run.said(
+                r"calls go where .* rule 1 \(Deny inventory.shop.svc.cluster.local\), ask the frontend; else Allow"
+            )
+            await run.said(r"<- GET inventory 403 .*rule 1 .*ask the frontend")
+            assert "rule 2" not in "\n".join(run.errors)  # bob's
+            # A change holds at once, for the sessions that there are.
+            await mesh.cluster.client.delete("EgressPolicy", "default", SHOP)
+
+            async def allowed():
+                return (await mesh.ask("alice"))["next"].get("who") == "inventory"
+
+            await eventually(allowed, "inventory answers")
+    finally:
+        await mesh.cluster.client.delete("EgressPolicy", "default", SHOP)
+
+
 async def test_a_session_that_someone_ends_ends_the_run(mesh):
     async with mesh.laptop("alice", "alice") as run:
         session = await run.session()

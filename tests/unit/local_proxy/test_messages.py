@@ -4,12 +4,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from hairpin.errors import InvalidFieldError
+from hairpin.model.egress import Action, EgressRule, Ports, SessionRules
 from hairpin.model.environment import Carrier, RoutingKey
 from hairpin.model.match_text import parse_match
 from hairpin.model.session import AgentAddress, Mode, Phase, Session, SessionSpec, SessionStatus
 from hairpin.model.target import Target
 from local_proxy.laptop import EgressSeen
-from local_proxy.messages import calls_text, claim_text, egress_text, end_text, request_text, sighting_text
+from local_proxy.messages import calls_text, claim_text, egress_text, end_text, policy_text, request_text, sighting_text
 from local_proxy.ports import Listener, Sighting
 from local_proxy.run import target_port
 from local_proxy.session_store import RequestSeen
@@ -135,6 +136,17 @@ def test_requests_are_told_in_a_line_each():
 def test_why_a_request_was_not_answered_here_is_told_in_words(served, words):
     seen = RequestSeen(method="GET", authority="checkout", path="/", status=0, duration_ms=7, served=served)
     assert request_text(seen) == f"-> GET checkout/ - 7 ms (not answered here{words})"
+
+
+def test_an_egress_policy_is_told_in_one_line():
+    assert policy_text(SessionRules()) == ""
+    told = "calls go where the namespace's EgressPolicy lets them: "
+    assert policy_text(SessionRules(default=Action.DENY)) == f"{told}else Deny"
+    deny = EgressRule(action=Action.DENY, hosts=("*.prod",), reason="use staging", number=2)
+    allow = EgressRule(action=Action.ALLOW, ports=(Ports(443, 443),), number=3)
+    text = policy_text(SessionRules(rules=(deny, allow)))
+    assert text == f"{told}rule 2 (Deny *.prod), use staging; rule 3 (Allow everything, ports 443); else Allow"
+    assert policy_text(SessionRules(rules=(allow,) * 10)).endswith("; 2 more rules; else Allow")
 
 
 def test_a_process_that_runs_already_is_told_its_way_into_the_mesh():
