@@ -14,6 +14,7 @@ import aiohttp
 import psutil
 
 from hairpin.errors import HairpinError
+from hairpin.kubernetes.installation import CONTROLLER, SYSTEM, Installation
 from hairpin.model.environment import Environment
 from tests.support.cluster.images import PYTHON
 from tests.support.cluster.mesh import Cluster, cluster
@@ -29,6 +30,7 @@ SERVED, CROWD = "bench", "crowd"
 PLAIN, HELD, FRESH = "plain", "held", "fresh"
 CROWDS = {"none": 0, "one": 1, "many": 100}
 """Workloads with the plumbing and so many sessions' rules."""
+CONTROLLERS = Installation(namespaces=()).controllers
 PORT = 8080
 PATIENCE = 60.0
 _PROBE_SECONDS = 0.01
@@ -87,6 +89,23 @@ class IstioBench(IstioMesh):
         what = ["run", "--env", user, "--target", f"deployment/{service}", "-n", SERVED, *flags]
         async with self.hairpin(user, *what, "--", *app, namespace=SERVED) as run:
             yield run
+
+    async def controllers(self, replicas: int) -> None:
+        """Have so many replicas of the controller."""
+        client, scale = self.cluster.client, {"spec": {"replicas": replicas}}
+        await client.patch("Deployment", CONTROLLER, scale, namespace=SYSTEM)
+        await self.cluster.rolled_out("Deployment", CONTROLLER, SYSTEM)
+
+        async def so_many() -> bool:
+            return len(await self.cluster.pods(SYSTEM)) == replicas
+
+        await eventually(so_many, f"{replicas} controllers run")
+
+    async def rules_in_sidecar(self, service: str) -> str:
+        """The extension configurations that the sidecar of a service has, as text."""
+        pod = await self.pod_of(service)
+        async with pod.session() as session:
+            return await discovered(session)
 
     async def pod_of(self, service: str) -> Pod:
         """Its one pod."""
@@ -244,13 +263,3 @@ def proxies_cpu() -> float:
                 times = process.cpu_times()
                 total += times.user + times.system
     return total
-
-
-def controllers() -> list[psutil.Process]:
-    """The processes of the controller's replicas."""
-    found = []
-    for process in psutil.Process(os.getpid()).children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if "xds_server" in process.cmdline() and process.name().startswith("python"):
-                found.append(process)
-    return found

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import signal
+from collections.abc import AsyncIterator
 from typing import Any
 
 import psutil
 
 from bench import paths
-from bench.istio.mesh import HELD, PLAIN, IstioBench, controllers, proxies_cpu, request_headers
+from bench.istio.mesh import CONTROLLERS, HELD, PLAIN, IstioBench, proxies_cpu, request_headers
 from bench.wrk import wrk
 from hairpin.errors import HairpinError
 
 BASELINE = "plain sidecar"
 OTHER = "zoe"
 """An environment that nobody holds."""
+CAROL = "carol"
+DEAD = "dead laptop, falls back"
 
 
 async def measure(bench: IstioBench, rounds: int, seconds: float) -> dict[str, Any]:
@@ -27,22 +29,13 @@ async def measure(bench: IstioBench, rounds: int, seconds: float) -> dict[str, A
         seconds: of load per path, number of connections and round.
     """
     samples: dict[str, dict[int, list[dict[str, float]]]] = {}
-    async with (
-        bench.run("alice", HELD) as alice,
-        bench.run("bob", HELD, "--port-forward", "kubectl") as bob,
-        bench.run("carol", HELD) as carol,
-    ):
-        for run in (alice, bob, carol):
+    async with bench.run("alice", HELD) as alice, bench.run("bob", HELD, "--port-forward", "kubectl") as bob:
+        for run in (alice, bob):
             await run.said("takes the requests")
-        with _frozen():
-            _kill(carol.pid)
-            await bench.served_by("cluster", HELD, "carol")
-            for _ in range(rounds):
-                for name, (service, environment, who) in PATHS.items():
-                    async with bench.client() as session:
-                        found = await bench.who(session, service, environment)
-                    if found != who:
-                        raise HairpinError(f"{name}: {found} answered, not {who}: nothing to measure")
+        for _ in range(rounds):
+            for name, (service, environment, who) in PATHS.items():
+                async with _dead_laptop(bench) if name == DEAD else contextlib.nullcontext():
+                    await bench.served_by(who, service, environment)
                     for connections in paths.CONNECTIONS:
                         sample = await _sample(bench, service, environment, connections, seconds)
                         samples.setdefault(name, {}).setdefault(connections, []).append(sample)
@@ -60,7 +53,7 @@ PATHS: dict[str, tuple[str, str | None, str]] = {
     "100 sessions, another's header": ("many", OTHER, "cluster"),
     "steered": (HELD, "alice", "laptop-alice"),
     "steered, kubectl port-forward": (HELD, "bob", "laptop-bob"),
-    "dead laptop, falls back": (HELD, "carol", "cluster"),
+    DEAD: (HELD, CAROL, "cluster"),
 }
 """What is asked for, and who has to answer."""
 
@@ -78,19 +71,20 @@ async def _sample(
     return {"rps": load.per_second, "p50": load.p50, "p99": load.p99, "cpu": used / load.requests * 1e6}
 
 
-@contextlib.contextmanager
-def _frozen() -> Any:
-    """The controller stands still: nobody withdraws a dead laptop's rule, so that each of its requests tries it first."""
-    stopped = controllers()
-    if not stopped:
-        raise HairpinError("no controller runs")
-    for process in stopped:
-        process.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for process in stopped:
-            process.send_signal(signal.SIGCONT)
+@contextlib.asynccontextmanager
+async def _dead_laptop(bench: IstioBench) -> AsyncIterator[None]:
+    """A rule whose laptop is dead, and that nobody withdraws: no controller runs. Each of its requests tries it first."""
+    async with bench.run(CAROL, HELD) as carol:
+        await carol.said("takes the requests")
+        await bench.served_by(f"laptop-{CAROL}", HELD, CAROL)
+        await bench.controllers(0)
+        try:
+            _kill(carol.pid)
+            yield
+            if f"-{CAROL}-" not in await bench.rules_in_sidecar(HELD):
+                raise HairpinError(f"{DEAD}: the rule went meanwhile: nothing was measured")
+        finally:
+            await bench.controllers(CONTROLLERS)
 
 
 def _kill(pid: int) -> None:
