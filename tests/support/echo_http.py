@@ -181,6 +181,14 @@ async def status(exchange: Exchange) -> None:
         await exchange.answer({"status": code}, code)
 
 
+async def failing(exchange: Exchange) -> None:
+    """503 to the first `times` (1) requests that bear this one's `x-request-key`; then the answer of `/`."""
+    if exchange.shared.received[exchange.headers[REQUEST_KEY]] <= exchange.number("times", 1):
+        await exchange.answer({"status": 503}, 503)
+    else:
+        await echo(exchange)
+
+
 async def hold(exchange: Exchange) -> None:
     """A breakpoint: waits until `key` is released, then answers as `/` does."""
     await exchange.shared.hold(exchange.query["key"])
@@ -222,6 +230,7 @@ ENDPOINTS: dict[str, Callable[[Exchange], Coroutine[Any, Any, None]]] = {
     "/stream": stream,
     "/delay": delay,
     "/status": status,
+    "/failing": failing,
     "/hold": hold,
     "/release": release,
     "/held": held,

@@ -87,6 +87,9 @@ class IstioMesh:
             )
             try:
                 yield run
+            except Exception as error:
+                error.add_note("\n".join(run.errors))
+                raise
             finally:
                 with contextlib.suppress(TimeoutError):
                     await run.end()
@@ -152,7 +155,9 @@ class IstioMesh:
         """Wait until requests of this environment are answered by `who`, by whichever replica's sidecar they come."""
 
         async def so() -> bool:
-            return {(await self.ask(environment, **more))["who"] for _ in range(_IN_A_ROW)} == {who}
+            found = Counter([(await self.ask(environment, **more))["who"] for _ in range(_IN_A_ROW)])
+            assert set(found) == {who}, found
+            return True
 
         await eventually(so, f"requests of {environment} are answered by {who}")
 
@@ -171,6 +176,7 @@ class IstioMesh:
         *,
         host: str = "checkout",
         path: str = "/",
+        caller: str = "frontend",
         method: str = "GET",
         pause: float = 0.02,
     ) -> AsyncIterator[Counter[str]]:
@@ -180,7 +186,7 @@ class IstioMesh:
         """
         counts: Counter[str] = Counter()
         headers = {"x-env": environment} if environment else {}
-        place, over = await self.caller(), asyncio.Event()
+        place, over = await self.caller(caller), asyncio.Event()
 
         async def one(session: aiohttp.ClientSession) -> str:
             try:

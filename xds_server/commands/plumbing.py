@@ -142,7 +142,7 @@ async def _check(api: Api, seen: Look, point: Point, *, say: Callable[[str], Non
         say(f"{point}: whether the sidecars take the plumbing is not known: {error}")
         return
     if isinstance(answer, Refusal):
-        raise _RefusedError(f"the sidecar of pod {pod.key} refuses the plumbing of port {point.port}: {answer.reason}")
+        raise _RefusedError(f"{point}: the sidecar of pod {pod.key.name} refuses the plumbing: {answer.reason}")
     say(f"{point} is ready: the sidecar of pod {pod.key.name} has it")
 
 
