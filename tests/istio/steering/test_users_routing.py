@@ -79,7 +79,7 @@ async def test_weights_hold_for_all_and_the_laptop_is_behind_every_subset(routin
         await mesh.cluster.client.apply(weighted(100, 0))
         await mesh.answered_by(V1, None)
         await eventually(lambda: only(mesh, "v1"), "alice's requests come by v1's sidecars alone")
-        await mesh.cluster.client.apply(weighted(30, 70))
+        await mesh.cluster.client.apply(weighted(20, 80))
 
         async def both():
             return {(await mesh.ask())["who"] for _ in range(8)} == {V1, V2}
