@@ -38,7 +38,7 @@ test-istio: $(READY) mesh-build ## the tests against a real API server and a rea
 mesh-build: $(READY) ## the mesh's programs, from Go modules: minutes once, cached in ~/.cache/hairpin
 	$(BIN)/python -m tests.support.cluster.binaries
 
-mesh-up: $(READY) mesh-build ## that mesh with a shop in it, to try things by hand until Ctrl-C; ONCE=1 only proves that it comes up
+mesh-up: $(READY) mesh-build ## that mesh with a shop and hairpin in it, to try things by hand until Ctrl-C; ONCE=1 steers a request, and ends
 	$(BIN)/python -m tests.support.cluster $(if $(ONCE),--once)
 
 check: $(READY) ## format, lint, types and the direction of imports

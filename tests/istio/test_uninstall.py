@@ -11,19 +11,12 @@ import json
 
 import pytest
 
-from tests.support.istio_mesh import SHOP, IstioMesh, install, operator
+from tests.support.istio_mesh import DEVELOPERS, SHOP, IstioMesh, install, operator
 from tests.support.mesh import eventually
 
 pytestmark = [pytest.mark.timeout(400)]
 
 CLUSTER, LAPTOP = "checkout", "laptop of alice"
-DEVELOPERS = {
-    "apiVersion": "rbac.authorization.k8s.io/v1",
-    "kind": "RoleBinding",
-    "metadata": {"name": "developers", "namespace": SHOP},
-    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "hairpin-developer"},
-    "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "developers"}],
-}
 """The operators' own, so it stays."""
 
 MOVING_KINDS = {"Event"}

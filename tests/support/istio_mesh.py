@@ -22,6 +22,14 @@ from tests.support.mesh import Run, eventually
 from tests.support.netns import relay
 
 SHOP = "shop"
+DEVELOPERS = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "RoleBinding",
+    "metadata": {"name": "developers", "namespace": SHOP},
+    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "hairpin-developer"},
+    "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "developers"}],
+}
+"""Who may hold sessions in the shop: alice, bob and carol."""
 _IN_A_ROW = 8
 """Requests that are spread over the replicas of a service: that all went to one of two has a chance of 1 in 128."""
 Answer = dict[str, Any]

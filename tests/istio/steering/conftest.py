@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.istio_mesh import SHOP, IstioMesh, install, operator
-
-DEVELOPERS = {
-    "apiVersion": "rbac.authorization.k8s.io/v1",
-    "kind": "RoleBinding",
-    "metadata": {"name": "developers", "namespace": SHOP},
-    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "hairpin-developer"},
-    "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "developers"}],
-}
+from tests.support.istio_mesh import DEVELOPERS, SHOP, IstioMesh, install, operator
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""`python -m tests.support.cluster`: a mesh to try things in by hand, until Ctrl-C."""
+"""`python -m tests.support.cluster`: a mesh with hairpin to try things in by hand, until Ctrl-C; or from nothing to a steered request."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.support.cluster.binaries import MissingError
 from tests.support.cluster.mesh import Cluster, cluster
+from tests.support.istio_mesh import DEVELOPERS, SHOP, IstioMesh, install
 
 APPLICATIONS = Path(__file__).parents[2] / "istio" / "apps"
 
@@ -29,8 +30,28 @@ as alice:      KUBECONFIG={made.kubeconfig("alice", namespace="shop")}    # also
 its machine:   {enter} bash
                in there `ip netns list` shows the pods; `ip netns exec NAME curl …` asks from one of them
 the laptop:    {laptop}
+               hairpin run --env alice --target deployment/checkout -n shop -- python3 -m http.server 8000
 logs:          {made.plane.folder}/*.log
 """
+
+
+async def shop(made: Cluster) -> IstioMesh:
+    """The shop of the tests, with hairpin installed for its developers."""
+    await made.client.apply(*sorted(APPLICATIONS.glob("*.yaml"), reverse=True))
+    for deployment in await made.client.list("Deployment", SHOP):
+        await made.rolled_out("Deployment", deployment["metadata"]["name"], SHOP)
+    await install(made)
+    await made.client.apply(DEVELOPERS)
+    return IstioMesh(made)
+
+
+async def steer(mesh: IstioMesh) -> None:
+    """One session, and who answers whom."""
+    async with mesh.laptop("alice", "alice") as run:
+        for environment in ("alice", None):
+            answer = await mesh.ask(environment)
+            print(f"frontend asks checkout with x-env: {environment or '(none)'}: {answer['who']} answers", flush=True)
+        print("", *run.errors, sep="\n")
 
 
 async def serve(*, applications: bool, once: bool) -> None:
@@ -41,10 +62,10 @@ async def serve(*, applications: bool, once: bool) -> None:
     async with cluster(say=lambda text: print(f"… {text}", file=sys.stderr)) as made:
         print(describe(made), flush=True)
         if applications:
-            await made.client.apply(*sorted(APPLICATIONS.glob("*.yaml"), reverse=True))
-            for deployment in await made.client.list("Deployment", "shop"):
-                await made.rolled_out("Deployment", deployment["metadata"]["name"], "shop")
-            print("The applications are up.", flush=True)
+            mesh = await shop(made)
+            print("The applications are up, and hairpin is installed for them.", flush=True)
+            if once:
+                await steer(mesh)
         if not once:
             await stop.wait()
 
@@ -52,8 +73,10 @@ async def serve(*, applications: bool, once: bool) -> None:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m tests.support.cluster", description=__doc__)
-    parser.add_argument("--bare", action="store_true", help="without the applications of tests/istio/apps")
-    parser.add_argument("--once", action="store_true", help="end as soon as everything is up")
+    parser.add_argument(
+        "--bare", action="store_true", help="without the applications of tests/istio/apps, and without hairpin"
+    )
+    parser.add_argument("--once", action="store_true", help="steer one request to a laptop, and end")
     arguments = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
         try:
