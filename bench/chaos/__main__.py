@@ -54,6 +54,7 @@ def options(
     parser.add_argument("--pause", type=float, default=pause, help=pauses)
     parser.add_argument("--only", type=lambda text: text.split(","), default=known, help=f"of {','.join(known)}")
     parser.add_argument("--json", type=Path, default=Path("bench/results", file), help="where the numbers go")
+    parser.add_argument("--slack", type=float, default=1.0, help="times may be so many times as long (default 1)")
     parser.add_argument("--keep", type=Path, help="a folder for the mesh's files and logs, kept")
     return parser
 
@@ -90,7 +91,7 @@ def measured(parser: argparse.ArgumentParser, open_mesh: OpenMesh[M], faults: Se
             sys.stdout.write(f"  {result.what}: {count} × {error}\n")
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps({result.name: result.to_json() for result in results}, indent=1))
-    complaints = [complaint for result in results for complaint in result.complaints()]
+    complaints = [complaint for result in results for complaint in result.complaints(slack=arguments.slack)]
     for complaint in complaints:
         sys.stdout.write(f"NOT so: {complaint}\n")
     sys.stdout.write(f"\nnumbers: {arguments.json}\n")
