@@ -6,13 +6,12 @@ import re
 
 import pytest
 
-from tests.support.istio_mesh import SHOP, install
+from tests.support.istio_mesh import SHOP
 from tests.support.mesh import eventually
 
 pytestmark = [pytest.mark.timeout(240)]
 
 CLUSTER, LAPTOP = "checkout", "laptop of alice"
-SPIFFE = "spiffe://cluster.local/ns/shop/sa/"
 RUN = ("run", "--env", "alice", "--target", "deployment/checkout:web", "-n", SHOP)
 
 
@@ -91,20 +90,6 @@ async def test_who_is_refused_is_told_why_with_an_exit_code(mesh):
     assert "hairpin-developer" in nobody.error
     sessions = await mesh.cluster.client.list("Session", SHOP)
     assert sessions == []
-
-
-async def test_calls_arrive_as_the_target_where_an_operator_allows_it(mesh):
-    refused = await mesh.command("alice", *RUN, "--identity", "target", "--", "true")
-    assert refused.process.returncode == 2
-    assert "hairpin install --identity checkout" in refused.error
-    await install(mesh.cluster, "--identity", "checkout")
-    try:
-        async with mesh.laptop("alice", "alice", "--identity", "target", following="http://inventory/"):
-            answer = await mesh.ask("alice")
-        assert answer["who"] == LAPTOP
-        assert f"URI={SPIFFE}checkout" in answer["next"]["headers"]["x-forwarded-client-cert"]
-    finally:
-        await install(mesh.cluster)
 
 
 async def test_an_egress_policy_is_told_and_holds(mesh):
