@@ -29,9 +29,11 @@ class Reach(Protocol):
 
     look_seconds: float
     """How long to wait between two looks whether a replica is there."""
+    again_seconds: float | None
+    """After what time to ask again, though the session is the same; None: never."""
 
     async def replicas(self, session: Session) -> Replicas:
-        """Where they are; the same for a replica whenever it is asked for."""
+        """Where they are: hosts are IP addresses. The same for a replica whenever it is asked for, if that can be."""
         ...
 
 
@@ -39,6 +41,7 @@ class Direct:
     """At the addresses that the control plane gives."""
 
     look_seconds = 0.05
+    again_seconds: float | None = None
 
     async def replicas(self, session: Session) -> Replicas:
         """As the session has them."""
@@ -67,6 +70,7 @@ class PortForwards:
     """
 
     look_seconds = 0.5
+    again_seconds: float | None = None
 
     def __init__(self, make: Callable[[str, int], Forwarder]) -> None:
         self._make = make

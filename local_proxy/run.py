@@ -22,6 +22,7 @@ from local_proxy.control_planes import EmbeddedMesh, KubernetesCluster, control_
 from local_proxy.environment import SESSION_VARIABLE, command_environment
 from local_proxy.kubectl import kubectl_forwards
 from local_proxy.link import Link
+from local_proxy.lookups import LookedUp
 from local_proxy.messages import calls_text, claim_text, end_text, policy_text, sighting_text
 from local_proxy.options import Forwarder, RunOptions, egress_port, in_flags
 from local_proxy.ports import PortWatcher
@@ -97,7 +98,7 @@ async def _reach(
     else:
         forwarding = port_forwards(plane.api, plane.namespace, warn)
     async with forwarding as forwards:
-        yield forwards
+        yield LookedUp(forwards, warn)
 
 
 async def _hold_and_serve(

@@ -28,7 +28,7 @@ async def keep_tunnels(held: Held, laptop: Laptop, reach: Reach) -> None:
             for agent in replicas.agents:
                 if agent.name not in running:
                     running[agent.name] = tasks.create_task(_redial(held, laptop, agent.name, reach.look_seconds))
-            await held.until(lambda now: _where(now) != _where(session), None)  # noqa: B023 # it is awaited here
+            await held.until(lambda now: _where(now) != _where(session), reach.again_seconds)  # noqa: B023 # it is awaited here
 
 
 def _where(session: Session) -> tuple[object, ...]:

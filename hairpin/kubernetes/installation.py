@@ -99,7 +99,20 @@ def check_installation(installation: Installation) -> Installation:
         raise InvalidFieldError("--agents", installation.agents, "is out of range", f"use 1 to {MOST_REPLICAS}")
     if installation.controllers < 1:
         raise InvalidFieldError("--controllers", installation.controllers, "is out of range", "use 1 at least")
+    if installation.published is not None:
+        _check_published(installation, installation.published.host)
     return installation
+
+
+def _check_published(installation: Installation, host: str) -> None:
+    """A laptop dials each pod by itself: one address that leads to any of several would have it meet the wrong one."""
+    flag = "--published-address"
+    if "{pod}" not in host and (installation.agents > 1 or installation.identities):
+        remedy = "write {pod} into it, and have a name for each; or use --agents 1, and no --identity"
+        raise InvalidFieldError(flag, host, "is one address for several pods", remedy)
+    if "{namespace}" not in host and len(installation.namespaces) > 1:
+        remedy = "write {namespace} into it too: an agent's pods have the same names in each"
+        raise InvalidFieldError(flag, host, "is one address for the pods of several namespaces", remedy)
 
 
 def identity_agent(account: str) -> str:

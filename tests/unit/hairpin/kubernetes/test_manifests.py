@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[4]
 FULL = Installation(
     namespaces=("shop", "billing"),
     identities=("checkout",),
-    published=Published("{pod}.agents.example.com", 1, 2),
+    published=Published("{pod}.{namespace}.example.com", 1, 2),
     trust_domain="example.com",
     cluster_domain="cluster.example",
     root_namespace="istio-config",
@@ -77,7 +77,7 @@ def test_the_controller_reads_its_settings():
     assert settings.cluster_domain == "cluster.example"
     assert settings.root_namespace == "istio-config"
     assert settings.routing_key == RoutingKey(Carrier.BAGGAGE, "env")
-    assert settings.published == PublishedAddress(host="{pod}.agents.example.com", tunnel_port=1, egress_port=2)
+    assert settings.published == PublishedAddress(host="{pod}.{namespace}.example.com", tunnel_port=1, egress_port=2)
     [container] = find("Deployment", "hairpin-controller", SYSTEM)["spec"]["template"]["spec"]["containers"]
     assert {port["containerPort"] for port in container["ports"]} == {settings.api.port, settings.xds.port}
 
@@ -161,6 +161,18 @@ def test_the_wheel_has_what_the_image_runs(tmp_path):
         ({"identities": ("x" * 50,)}, "is too long for a pod's name; use a shorter account"),
         ({"agents": 11}, "--agents: 11 is out of range; use 1 to 10"),
         ({"controllers": 0}, "--controllers: 0 is out of range; use 1 at least"),
+        (
+            {"published": Published("agents.example.com")},
+            "--published-address: 'agents.example.com' is one address for several pods; write {pod} into it",
+        ),
+        (
+            {"published": Published("agents.example.com"), "agents": 1, "identities": ("checkout",)},
+            "or use --agents 1, and no --identity",
+        ),
+        (
+            {"published": Published("{pod}.example.com"), "namespaces": ("shop", "billing")},
+            "is one address for the pods of several namespaces; write {namespace} into it too",
+        ),
     ],
     ids=str,
 )
@@ -168,6 +180,23 @@ def test_choices_that_cannot_be(changes, message):
     with pytest.raises(InvalidFieldError) as refused:
         check_installation(Installation(**{"namespaces": ("shop",), **changes}))
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"published": Published("10.0.0.1", 30443, 30444), "agents": 1},
+        {
+            "published": Published("{pod}.{namespace}.example.com"),
+            "namespaces": ("a", "b"),
+            "identities": ("checkout",),
+        },
+    ],
+    ids=str,
+)
+def test_a_published_address_leads_to_one_pod(choices):
+    installation = Installation(**{"namespaces": ("shop",), **choices})
+    assert check_installation(installation) == installation
 
 
 def test_an_egress_only_agent_has_no_tunnel():
