@@ -189,12 +189,21 @@ async def test_a_controller_that_does_not_answer_is_told_and_the_claim_taken_bac
         assert await sessions.list() == []
 
 
-async def test_a_claim_that_is_broken_off_leaves_nothing(installed):
+async def test_a_claim_that_is_broken_off_leaves_nothing(installed, monkeypatch):
     name = await new_shop(installed)  # nobody serves it: the claim waits
+    made, certified = asyncio.Event(), kubernetes_sessions.KubernetesSessions._certified
+
+    async def noted(self, document):
+        made.set()
+        return await certified(self, document)
+
+    monkeypatch.setattr(kubernetes_sessions.KubernetesSessions, "_certified", noted)
     async with store(installed, "alice", name) as sessions:
         async with asyncio.TaskGroup() as tasks:
             claiming = tasks.create_task(sessions.create(spec(name)))
-            await eventually(sessions.list, what="the claim is there")
+            # Before the API server has answered, nobody knows the name: `Link` waits for it.
+            await made.wait()
+            assert len(await sessions.list()) == 1
             claiming.cancel()
         assert await sessions.list() == []
 
