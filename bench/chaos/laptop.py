@@ -92,7 +92,10 @@ class Laptop:
             return
         with contextlib.suppress(ProcessLookupError, HairpinError):
             if self._enters:
-                os.kill(self.cli.pid, signal.SIGINT)
+                # As the terminal does: the command's shell would wait for its child, which has heard of nothing.
+                for process in [self.cli, *self.cli.children(recursive=True)]:
+                    with contextlib.suppress(psutil.Error):
+                        process.send_signal(signal.SIGINT)
             else:
                 os.killpg(cli.pid, signal.SIGINT)
         try:

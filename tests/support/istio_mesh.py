@@ -15,6 +15,8 @@ from typing import Any
 import aiohttp
 import psutil
 
+from hairpin.kubernetes.installation import CONTROLLER, SYSTEM
+from hairpin.model.mesh import AGENT
 from tests.support.cluster.images import PYTHON
 from tests.support.cluster.mesh import Cluster
 from tests.support.cluster.pods import Place
@@ -30,6 +32,8 @@ DEVELOPERS = {
     "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "developers"}],
 }
 """Who may hold sessions in the shop: alice, bob and carol."""
+_SLICES = "discovery.k8s.io/v1/EndpointSlice"
+_FOLLOWED_SECONDS = 90.0
 _IN_A_ROW = 8
 """Requests that are spread over the replicas of a service: that all went to one of two has a chance of 1 in 128."""
 Answer = dict[str, Any]
@@ -232,6 +236,38 @@ async def install(cluster: Cluster, *flags: str, namespaces: Sequence[str] = (SH
     """
     chosen = [part for namespace in namespaces for part in ("--namespace", namespace)]
     await operator(cluster, "install", *chosen, "--image", "hairpin", *flags)
+    await _followed(cluster, SYSTEM, CONTROLLER)
+    for namespace in namespaces:
+        await _followed(cluster, namespace, AGENT)
+
+
+async def _followed(cluster: Cluster, namespace: str, name: str) -> None:
+    """Wait until a Service leads to the pods that there are. After an API server's death the controller manager, which writes that
+    down, may need half a minute to see again.
+    """
+    service = await cluster.client.get("Service", name, namespace)
+    assert service is not None
+    labels = ",".join(f"{key}={value}" for key, value in service["spec"]["selector"].items())
+
+    async def so() -> bool:
+        pods = await cluster.client.list("Pod", namespace, labels)
+        there = {pod["status"].get("podIP") for pod in pods if not pod["metadata"].get("deletionTimestamp")}
+        slices = await cluster.client.list(_SLICES, namespace, f"kubernetes.io/service-name={name}")
+        ready = {
+            address
+            for found in slices
+            for endpoint in found["endpoints"] or ()
+            for address in endpoint["addresses"]
+            if endpoint["conditions"].get("ready")
+        }
+        return bool(there) and ready == there
+
+    try:
+        async with asyncio.timeout(_FOLLOWED_SECONDS):
+            while not await so():
+                await asyncio.sleep(0.2)
+    except TimeoutError:
+        raise AssertionError(f"Service {name} of {namespace} does not lead to its pods") from None
 
 
 async def operator(cluster: Cluster, *arguments: str) -> str:
