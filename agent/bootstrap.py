@@ -8,8 +8,6 @@ a change here; only the policy of the egress, one ECDS resource, names sessions.
 
 from __future__ import annotations
 
-import ipaddress
-
 from agent.egress import egress_clusters, egress_listener
 from agent.settings import AgentSettings, Role
 from hairpin.envoy.config import (
@@ -34,6 +32,7 @@ from hairpin.envoy.config import (
 )
 from hairpin.headers import SERVED_HEADER, SESSION_HEADER
 from hairpin.model.mesh import SocketAddress
+from hairpin.model.names import is_address
 
 _SESSION = "%FILTER_STATE(hairpin.session:PLAIN)%"
 _LIFECYCLE = "envoy.reverse_tunnel.lifecycle"
@@ -79,11 +78,9 @@ def agent_bootstrap(settings: AgentSettings) -> Config:
 def _control_plane_cluster(settings: AgentSettings) -> Config:
     at = settings.control_plane.xds
     cluster = ads_cluster(_CONTROL_PLANE, address(at), settings.identity, _SERVER)
-    try:
-        ipaddress.ip_address(at.host)
-    except ValueError:
-        return cluster | {"type": "STRICT_DNS", "dns_lookup_family": "ALL", "dns_refresh_rate": "5s"}
-    return cluster
+    if is_address(at.host):
+        return cluster
+    return cluster | {"type": "STRICT_DNS", "dns_lookup_family": "ALL", "dns_refresh_rate": "5s"}
 
 
 def _steering_extensions() -> list[Config]:

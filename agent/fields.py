@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from hairpin.errors import InvalidFieldError
 from hairpin.model.mesh import SocketAddress
-from hairpin.model.names import PATH
+from hairpin.model.names import PATH, is_address
 from hairpin.model.reader import Reader
 
 _LAST_PORT = 65535
@@ -35,20 +35,12 @@ def socket_address(reader: Reader, field: str, *, names: bool = False) -> Socket
     host, _, port = value.rpartition(":")
     host = host.strip("[]")
     port_number = int(port) if re.fullmatch("[0-9]{1,5}", port) else 0
-    if not (_is_address(host) or (names and is_name(host))) or not 0 < port_number <= _LAST_PORT:
+    if not (is_address(host) or (names and is_name(host))) or not 0 < port_number <= _LAST_PORT:
         form, example = (
             ("HOST:PORT", "hairpin-controller.hairpin-system.svc:9101") if names else ("IP:PORT", "127.0.0.1:9202")
         )
         raise InvalidFieldError(reader.path(field), value, f"is not {form}", f"write it like {example}")
     return SocketAddress(host, port_number)
-
-
-def _is_address(value: str) -> bool:
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        return False
-    return True
 
 
 def is_name(value: str) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from hairpin.errors import HairpinError, UnavailableError
+from hairpin.model.names import is_address
 from hairpin.model.session import AgentAddress, EgressAddress, Session
 from local_proxy.reach import Reach, Replicas
 
@@ -59,7 +59,7 @@ class LookedUp:
         """
         found = await self._reach.replicas(session)
         hosts = {agent.host for agent in found.agents} | {replica.host for replica in found.egress}
-        names = sorted(host for host in hosts if not _is_address(host))
+        names = sorted(host for host in hosts if not is_address(host))
         if not names:
             self.again_seconds = self._reach.again_seconds
             return found
@@ -89,7 +89,7 @@ class LookedUp:
         return None
 
     def _leads(self, host: str) -> bool:
-        return host in self._known or _is_address(host)
+        return host in self._known or is_address(host)
 
     def _placed(self, replica: _Replica) -> _Replica:
         return dataclasses.replace(replica, host=self._known.get(replica.host, replica.host))
@@ -100,14 +100,6 @@ class LookedUp:
         elif name not in self._told:
             self._told.add(name)
             self._on_error(problem)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _problem(name: str, problem: str) -> UnavailableError:

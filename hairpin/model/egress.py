@@ -12,6 +12,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from hairpin.model.names import is_address
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -173,11 +175,7 @@ def _judge_one(
 
 def _plain(host: str) -> str:
     """A name as rules have it; empty for an address literal, which `hosts` never cover."""
-    try:
-        ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return host.lower().rstrip(".")
-    return ""
+    return "" if is_address(host.strip("[]")) else host.lower().rstrip(".")
 
 
 def _covers(pattern: str, name: str) -> bool:
