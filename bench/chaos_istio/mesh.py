@@ -22,7 +22,7 @@ from tests.support.cluster.host import GATEWAY
 from tests.support.cluster.images import PYTHON
 from tests.support.cluster.mesh import Cluster
 from tests.support.cluster.pods import Place, Pod
-from tests.support.istio_mesh import SHOP
+from tests.support.istio_mesh import SHOP, developers
 from tests.support.netns import connect_in
 
 PAUSE_SECONDS = 0.05
@@ -30,7 +30,6 @@ PAUSE_SECONDS = 0.05
 AGENT = "app.kubernetes.io/name=hairpin-agent"
 APP_PORT = 8080
 LAPTOP_PORTS = 18081, 18082
-_RBAC = "rbac.authorization.k8s.io"
 AWAY = (aiohttp.ClientError, ApiError, OSError, TimeoutError)
 """What asking an API server shows that is not there."""
 
@@ -178,13 +177,7 @@ async def chaos_mesh(cluster: Cluster, folder: Path, *, pause: float = PAUSE_SEC
 
 def _objects(folder: Path) -> list[Object]:
     return [
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": "chaos", "namespace": SHOP},
-            "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": "hairpin-developer"},
-            "subjects": [{"apiGroup": _RBAC, "kind": "Group", "name": "developers"}],
-        },
+        developers(SHOP, "chaos"),
         *_deployment("caller", folder, replicas=1),
         *_deployment("target", folder, replicas=2),
     ]

@@ -14,12 +14,12 @@ import aiohttp
 import psutil
 
 from hairpin.errors import HairpinError
-from hairpin.kubernetes.installation import CONTROLLER, SYSTEM, Installation
+from hairpin.kubernetes.installation import CONTROLLER, SYSTEM
 from hairpin.model.environment import Environment
 from tests.support.cluster.images import PYTHON
 from tests.support.cluster.mesh import Cluster, cluster
 from tests.support.cluster.pods import Pod
-from tests.support.istio_mesh import IstioMesh, LaptopRun, install
+from tests.support.istio_mesh import IstioMesh, LaptopRun, developers, install
 from xds_server.delivery.istio.envoyfilter import IstioMesh as Names
 from xds_server.delivery.istio.envoyfilter import SteeredWorkload, plumbing_object, sessions_object
 from xds_server.generate.steer import Claim
@@ -30,7 +30,6 @@ SERVED, CROWD = "bench", "crowd"
 PLAIN, HELD, FRESH = "plain", "held", "fresh"
 CROWDS = {"none": 0, "one": 1, "many": 100}
 """Workloads with the plumbing and so many sessions' rules."""
-CONTROLLERS = Installation(namespaces=()).controllers
 PORT = 8080
 PATIENCE = 60.0
 _PROBE_SECONDS = 0.01
@@ -90,8 +89,18 @@ class IstioBench(IstioMesh):
         async with self.hairpin(user, *what, "--", *app, namespace=SERVED) as run:
             yield run
 
-    async def controllers(self, replicas: int) -> None:
-        """Have so many replicas of the controller."""
+    @contextlib.asynccontextmanager
+    async def without_controllers(self) -> AsyncIterator[None]:
+        """No controller runs in here; afterwards as many as before."""
+        found = await self.cluster.client.get("Deployment", CONTROLLER, SYSTEM)
+        assert found is not None  # `hairpin install`
+        await self._scale_controllers(0)
+        try:
+            yield
+        finally:
+            await self._scale_controllers(found["spec"]["replicas"])
+
+    async def _scale_controllers(self, replicas: int) -> None:
         client, scale = self.cluster.client, {"spec": {"replicas": replicas}}
         await client.patch("Deployment", CONTROLLER, scale, namespace=SYSTEM)
         await self.cluster.rolled_out("Deployment", CONTROLLER, SYSTEM)
@@ -176,7 +185,7 @@ async def istio_bench(*flags: str) -> AsyncIterator[IstioBench]:
             await made.rolled_out("Deployment", name, namespace_of(name))
         say("hairpin install")
         await install(made, *flags, namespaces=(SERVED,))
-        await made.client.apply(_developers())
+        await made.client.apply(developers(SERVED))
         bench = IstioBench(made)
         bench.place = await bench.pod_of("caller")
         for name in _services():
@@ -240,17 +249,6 @@ def _application(name: str) -> list[dict[str, Any]]:
         },
         {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": named, "spec": deployment},
     ]
-
-
-def _developers() -> dict[str, Any]:
-    group = "rbac.authorization.k8s.io"
-    return {
-        "apiVersion": f"{group}/v1",
-        "kind": "RoleBinding",
-        "metadata": {"name": "developers", "namespace": SERVED},
-        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "hairpin-developer"},
-        "subjects": [{"apiGroup": group, "kind": "Group", "name": "developers"}],
-    }
 
 
 def proxies_cpu() -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 
 from bench import paths
-from bench.istio.mesh import CONTROLLERS, HELD, PLAIN, IstioBench, proxies_cpu, request_headers
+from bench.istio.mesh import HELD, PLAIN, IstioBench, proxies_cpu, request_headers
 from bench.wrk import wrk
 from hairpin.errors import HairpinError
 
@@ -77,14 +77,11 @@ async def _dead_laptop(bench: IstioBench) -> AsyncIterator[None]:
     async with bench.run(CAROL, HELD) as carol:
         await carol.said("takes the requests")
         await bench.served_by(f"laptop-{CAROL}", HELD, CAROL)
-        await bench.controllers(0)
-        try:
+        async with bench.without_controllers():
             _kill(carol.pid)
             yield
             if f"-{CAROL}-" not in await bench.rules_in_sidecar(HELD):
                 raise HairpinError(f"{DEAD}: the rule went meanwhile: nothing was measured")
-        finally:
-            await bench.controllers(CONTROLLERS)
 
 
 def _kill(pid: int) -> None:

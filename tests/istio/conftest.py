@@ -12,6 +12,7 @@ from tests.support.cluster.api_server import api_server as running_api_server
 from tests.support.cluster.binaries import MissingError
 from tests.support.cluster.mesh import Cluster
 from tests.support.cluster.mesh import cluster as running_cluster
+from tests.support.istio_mesh import applications
 
 HERE = Path(__file__).parent
 SECONDS = 120
@@ -69,7 +70,5 @@ async def cluster() -> AsyncIterator[Cluster]:
 @pytest.fixture(scope="session")
 async def shop(cluster: Cluster) -> Cluster:
     """The mesh with the applications of `apps/`, ready, in the namespace `shop`."""
-    await cluster.client.apply(*sorted((HERE / "apps").glob("*.yaml"), reverse=True))
-    for deployment in await cluster.client.list("Deployment", "shop"):
-        await cluster.rolled_out("Deployment", deployment["metadata"]["name"], "shop")
+    await applications(cluster)
     return cluster

@@ -17,7 +17,6 @@ from tests.support.mesh import eventually
 pytestmark = [pytest.mark.timeout(400)]
 
 CLUSTER, LAPTOP = "checkout", "laptop of alice"
-"""The operators' own, so it stays."""
 
 MOVING_KINDS = {"Event"}
 """What the API server keeps for an hour, and nobody reads back."""

@@ -9,6 +9,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from signal import SIGINT, SIGKILL, Signals
 from typing import Any
 
@@ -17,6 +18,7 @@ import psutil
 
 from hairpin.kubernetes.installation import CONTROLLER, SYSTEM
 from hairpin.model.mesh import AGENT
+from tests.support.cluster.client import Object
 from tests.support.cluster.images import PYTHON
 from tests.support.cluster.mesh import Cluster
 from tests.support.cluster.pods import Place
@@ -24,19 +26,27 @@ from tests.support.mesh import Run, eventually
 from tests.support.netns import relay
 
 SHOP = "shop"
-DEVELOPERS = {
-    "apiVersion": "rbac.authorization.k8s.io/v1",
-    "kind": "RoleBinding",
-    "metadata": {"name": "developers", "namespace": SHOP},
-    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "hairpin-developer"},
-    "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "developers"}],
-}
-"""Who may hold sessions in the shop: alice, bob and carol."""
+APPLICATIONS = Path(__file__).parents[1] / "istio" / "apps"
 _SLICES = "discovery.k8s.io/v1/EndpointSlice"
 _FOLLOWED_SECONDS = 90.0
 _IN_A_ROW = 8
 """Requests that are spread over the replicas of a service: that all went to one of two has a chance of 1 in 128."""
 Answer = dict[str, Any]
+
+
+def developers(namespace: str, name: str = "developers") -> Object:
+    """The binding by which the group of alice, bob and carol may hold sessions in a namespace."""
+    group = "rbac.authorization.k8s.io"
+    return {
+        "apiVersion": f"{group}/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": name, "namespace": namespace},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "hairpin-developer"},
+        "subjects": [{"apiGroup": group, "kind": "Group", "name": "developers"}],
+    }
+
+
+DEVELOPERS = developers(SHOP)
 
 
 class LaptopRun(Run):
@@ -228,6 +238,13 @@ def _service(target: str) -> str:
     return name.partition("-")[0]
 
 
+async def applications(cluster: Cluster) -> None:
+    """The shop of `tests/istio/apps`, ready."""
+    await cluster.client.apply(*sorted(APPLICATIONS.glob("*.yaml"), reverse=True))
+    for deployment in await cluster.client.list("Deployment", SHOP):
+        await cluster.rolled_out("Deployment", deployment["metadata"]["name"], SHOP)
+
+
 async def install(cluster: Cluster, *flags: str, namespaces: Sequence[str] = (SHOP,)) -> None:
     """`hairpin install` by an operator, from outside of the cluster.
 
@@ -262,12 +279,7 @@ async def _followed(cluster: Cluster, namespace: str, name: str) -> None:
         }
         return bool(there) and ready == there
 
-    try:
-        async with asyncio.timeout(_FOLLOWED_SECONDS):
-            while not await so():
-                await asyncio.sleep(0.2)
-    except TimeoutError:
-        raise AssertionError(f"Service {name} of {namespace} does not lead to its pods") from None
+    await eventually(so, f"Service {name} of {namespace} leads to its pods", seconds=_FOLLOWED_SECONDS)
 
 
 async def operator(cluster: Cluster, *arguments: str) -> str:

@@ -279,7 +279,7 @@ class TestMesh:
             return response.status, await response.json()
 
 
-async def eventually(condition: Callable[[], Any], what: str) -> None:
+async def eventually(condition: Callable[[], Any], what: str, *, seconds: float = PATIENCE) -> None:
     """Wait until an async condition is true.
 
     Raises:
@@ -287,7 +287,7 @@ async def eventually(condition: Callable[[], Any], what: str) -> None:
     """
     last = ""
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(seconds):
             while True:
                 try:
                     if await condition():

@@ -8,13 +8,10 @@ import contextlib
 import shlex
 import signal
 import sys
-from pathlib import Path
 
 from tests.support.cluster.binaries import MissingError
 from tests.support.cluster.mesh import Cluster, cluster
-from tests.support.istio_mesh import DEVELOPERS, SHOP, IstioMesh, install
-
-APPLICATIONS = Path(__file__).parents[2] / "istio" / "apps"
+from tests.support.istio_mesh import DEVELOPERS, IstioMesh, applications, install
 
 
 def describe(made: Cluster) -> str:
@@ -37,9 +34,7 @@ logs:          {made.plane.folder}/*.log
 
 async def shop(made: Cluster) -> IstioMesh:
     """The shop of the tests, with hairpin installed for its developers."""
-    await made.client.apply(*sorted(APPLICATIONS.glob("*.yaml"), reverse=True))
-    for deployment in await made.client.list("Deployment", SHOP):
-        await made.rolled_out("Deployment", deployment["metadata"]["name"], SHOP)
+    await applications(made)
     await install(made)
     await made.client.apply(DEVELOPERS)
     return IstioMesh(made)
