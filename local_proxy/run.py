@@ -72,7 +72,7 @@ async def _run(options: RunOptions, console: Console) -> int:
                     asks=isinstance(plane, KubernetesCluster) and console.tells_requests,
                 )
                 try:
-                    return await _hold_and_serve(options, plane, link, console, signals, egress=port)
+                    return await _hold_and_serve(options, link, console, signals, egress=port)
                 except asyncio.CancelledError:
                     if signals.received is None:
                         raise
@@ -101,14 +101,12 @@ async def _reach(
         yield LookedUp(forwards, warn)
 
 
-async def _hold_and_serve(
-    options: RunOptions, plane: ControlPlane, link: Link, console: Console, signals: Signals, *, egress: int
-) -> int:
+async def _hold_and_serve(options: RunOptions, link: Link, console: Console, signals: Signals, *, egress: int) -> int:
     async with asyncio.TaskGroup() as tasks:
         holding = tasks.create_task(_hold(link))
         session = await link.first_claim()
-        console.say(claim_text(session, requests_text(session, link.routing_key)))
-        telling = tasks.create_task(_tell_policy(plane, session, console))
+        console.say(claim_text(session, requests_text(session, link.plane.routing_key)))
+        telling = tasks.create_task(_tell_policy(link.plane, session, console))
         await link.tunnel_up()
         own = bool(options.command) or options.mode is Mode.EGRESS
         console.say(calls_text(egress, command=own, kept=options.egress_port is not None))

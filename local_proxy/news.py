@@ -1,0 +1,60 @@
+"""What becomes of the session that is held, as lines for the user: each thing once."""
+
+from __future__ import annotations
+
+from hairpin.errors import HairpinError
+from hairpin.model.session import Session
+from local_proxy.console import Console
+
+TUNNEL_MISSING = "TunnelMissing"
+"""A condition that says what is told of each tunnel anyway."""
+
+
+class News:
+    """Remembers what was told, also over sessions that take each other's place.
+
+    Args:
+        console: where it is told.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._remarks: frozenset[str] = frozenset()
+        self._problem = ""
+
+    def changed(self, before: Session, after: Session) -> None:
+        """The control plane tells the session anew."""
+        had, has = set(before.status.tunnels), set(after.status.tunnels)
+        for agent in sorted(had - has):
+            self.tunnel_lost(agent)
+        for agent in sorted(has - had):
+            self._console.say(f"the tunnel to {agent} is up")
+        remarks = {c.message for c in after.status.conditions if c.type != TUNNEL_MISSING}
+        for message in sorted(remarks - self._remarks):
+            self._console.warn(message)
+        self._remarks |= remarks
+
+    def tunnel_lost(self, agent: str) -> None:
+        """A replica's tunnel is gone."""
+        self._console.warn(f"the tunnel to {agent} is lost: the cluster answers until it is back")
+
+    def replaced(self, gone: str, name: str) -> None:
+        """There is a session again, after one went."""
+        self._console.warn(f"{gone}: session {name} takes its place")
+
+    def not_replaced(self, gone: str, error: BaseException) -> None:
+        """There is none yet."""
+        self._trying_on(str(error), f"{gone}, and can't be claimed again: {error}")
+
+    def failed(self, error: HairpinError) -> None:
+        """A call to the control plane failed, and is repeated."""
+        self._trying_on(str(error), str(error))
+
+    def watch_lost(self, error: HairpinError) -> None:
+        """The control plane can't be watched."""
+        self._console.warn(f"{error}; trying on")
+
+    def _trying_on(self, problem: str, text: str) -> None:
+        if problem != self._problem:
+            self._problem = problem
+            self._console.warn(f"{text}; trying on")
