@@ -23,6 +23,7 @@ from agent.trust import Trust
 from hairpin.certificates import new_key_and_request
 from hairpin.envoy.config import Identity, write_identity
 from hairpin.errors import HairpinError, NotFoundError, UnavailableError
+from hairpin.sockets import watched_socket
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class ControlPlaneClient:
     async def connect(cls, settings: ControlPlane) -> AsyncIterator[ControlPlaneClient]:
         """A client that trusts the settings' authority alone."""
         async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(force_close=True, use_dns_cache=False)
+            connector=aiohttp.TCPConnector(force_close=True, use_dns_cache=False, socket_factory=watched_socket)
         ) as session:
             yield cls(session, settings)
 

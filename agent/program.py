@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 from contextlib import AsyncExitStack
@@ -19,10 +20,11 @@ from agent.laptops import Laptops, RequestWatch
 from agent.policies import Policies
 from agent.reports import GAUGES, Reports
 from agent.resolve import ForbiddenHosts
-from agent.settings import AgentSettings, Role
+from agent.settings import JUDGE_SOCKET, LAPTOPS_SOCKET, AgentSettings, Role
 from hairpin.envoy.process import ManagedEnvoy
 from hairpin.errors import HairpinError
 from hairpin.files import private_directory, write_private
+from hairpin.unix_sockets import socket_directory
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +56,12 @@ class Agent:
         Raises:
             HairpinError: it can't start.
         """
-        settings = self._settings
-        private_directory(settings.directory)
-        rate = json.dumps(request_log_rate(settings)).encode()
-        write_private(settings.request_log_rate, rate)
+        private_directory(self._settings.directory)
         async with AsyncExitStack() as stack:
+            sockets = stack.enter_context(socket_directory(self._settings.directory, JUDGE_SOCKET, LAPTOPS_SOCKET))
+            settings = self._settings = dataclasses.replace(self._settings, sockets=sockets)
+            rate = json.dumps(request_log_rate(settings)).encode()
+            write_private(settings.request_log_rate, rate)
             await self._serve_readiness(stack)
             async with asyncio.TaskGroup() as tasks:
                 life = tasks.create_task(self._live(stack))

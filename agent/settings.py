@@ -53,6 +53,9 @@ _NODE = ("HOST_IP", "HOST_IPS")
 _POD = ("POD_IP", "POD_IPS")
 
 
+JUDGE_SOCKET, LAPTOPS_SOCKET = "judge.sock", "laptops.sock"
+
+
 class Role(StrEnum):
     """What an agent is there for."""
 
@@ -95,6 +98,8 @@ class AgentSettings:
     requests_per_second: int = 100
     report_requests: bool = True
     drain_seconds: float = 1.0
+    sockets: Path | None = None
+    """Where its unix sockets are, if `directory` has too long a path for them."""
 
     @property
     def role(self) -> Role:
@@ -109,12 +114,12 @@ class AgentSettings:
     @property
     def judge_socket(self) -> Path:
         """Where Envoy asks which address a connection may have."""
-        return self.directory / "judge.sock"
+        return (self.sockets or self.directory) / JUDGE_SOCKET
 
     @property
     def laptops_socket(self) -> Path:
         """Where Envoy passes laptops' questions on to the agent."""
-        return self.directory / "laptops.sock"
+        return (self.sockets or self.directory) / LAPTOPS_SOCKET
 
     @property
     def request_log_rate(self) -> Path:

@@ -8,9 +8,6 @@ from pathlib import Path
 from hairpin.envoy.config import Identity
 from hairpin.model.session import AgentAddress, EgressAddress
 
-_LONGEST_SOCKET = 100
-"""Characters of a Unix socket's path; Linux takes 107, macOS 103."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaptopSettings:
@@ -43,8 +40,7 @@ class LaptopSettings:
     @property
     def questions(self) -> Path | None:
         """The Unix socket for requests to a replica of the agent itself, which AGENT_HEADER names; None: there is none."""
-        path = self.directory / "ask.sock"
-        return path if self.asks and len(str(path)) <= _LONGEST_SOCKET else None
+        return self.directory / "ask.sock" if self.asks else None
 
     @property
     def tunnels_file(self) -> Path:

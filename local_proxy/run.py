@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from hairpin.envoy.binary import find_envoy
 from hairpin.errors import HairpinError, InvalidFieldError
 from hairpin.model.egress import effective
 from hairpin.model.session import Mode, Session
+from hairpin.unix_sockets import temporary_directory
 from local_proxy.child import find_command, run_child
 from local_proxy.console import Console
 from local_proxy.control_planes import EmbeddedMesh, KubernetesCluster, control_plane
@@ -34,6 +34,8 @@ from local_proxy.signals import Signals
 
 SILENT_SECONDS = 5.0
 """After what time without a listening process the user is told what is waited for."""
+_SOCKET_ROOM = 32
+"""Characters of a socket's path below the private directory."""
 
 
 def run(options: RunOptions) -> int:
@@ -195,8 +197,8 @@ def target_port(resolved: str) -> int | None:
 
 @contextlib.contextmanager
 def _private_directory() -> Iterator[Path]:
-    # Keys live here, and nowhere else. mkdtemp makes it 0700.
-    directory = Path(tempfile.mkdtemp(prefix="hairpin-"))
+    # Keys live here, and nowhere else; Unix sockets, too.
+    directory = temporary_directory("hairpin-", _SOCKET_ROOM)
     try:
         yield directory
     finally:

@@ -17,6 +17,7 @@ from hairpin.api import SESSIONS, VERSION, Developer, error_of
 from hairpin.errors import HairpinError, NotFoundError, UnavailableError
 from hairpin.model.session import Session, SessionSpec
 from hairpin.model.session_json import API_VERSION, session_from_json, spec_to_json
+from hairpin.sockets import watched_socket
 from local_proxy.clock import clock_problem
 from local_proxy.session_store import (
     RECONNECT_SECONDS,
@@ -167,7 +168,7 @@ class SessionClient:
     def _session(self, context: ssl.SSLContext, headers: Mapping[str, str]) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             self._developer.server,
-            connector=aiohttp.TCPConnector(ssl=context),
+            connector=aiohttp.TCPConnector(ssl=context, socket_factory=watched_socket),
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS, sock_connect=CONNECT_SECONDS),
             read_bufsize=_LINE_LIMIT,

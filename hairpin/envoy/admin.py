@@ -8,17 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import sys
-import tempfile
 import urllib.parse
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from hairpin.errors import HairpinError, InvalidFieldError, UnavailableError
-
-MAX_SOCKET_PATH: Final = 107 if sys.platform == "linux" else 103
-"""Bytes that the path of a unix socket may have: `sun_path` without its terminating zero (unix(7), unix(4) of the BSDs)."""
+from hairpin.unix_sockets import MAX_SOCKET_PATH, fits, temporary_directory
 
 _LARGEST_HEAD = 64 * 1024
 _NAME = "admin.sock"
@@ -28,9 +23,9 @@ _PREFIX = "hairpin-admin-"
 def admin_socket(directory: Path) -> Path:
     """Where an Envoy with its files in a directory shall have its admin socket: there, if the path is short enough."""
     path = directory.absolute() / _NAME
-    if _fits(path):
+    if fits(path):
         return path
-    return Path(tempfile.mkdtemp(prefix=_PREFIX)) / _NAME
+    return temporary_directory(_PREFIX, len(_NAME)) / _NAME
 
 
 def remove_admin_socket(client: AdminClient | None) -> None:
@@ -54,7 +49,7 @@ class AdminClient:
     """
 
     def __init__(self, path: Path, *, seconds: float = 5.0) -> None:
-        if not _fits(path):
+        if not fits(path):
             problem = f"is too long for a unix socket (at most {MAX_SOCKET_PATH} bytes)"
             raise InvalidFieldError("admin socket", str(path), problem, "use a shorter directory")
         self.path = path
@@ -126,10 +121,6 @@ class AdminClient:
             return status, body.decode(errors="replace")
         finally:
             writer.close()
-
-
-def _fits(path: Path) -> bool:
-    return len(os.fsencode(path)) <= MAX_SOCKET_PATH
 
 
 async def _read_chunked(reader: asyncio.StreamReader) -> bytes:

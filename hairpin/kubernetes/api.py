@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import hairpin
 from hairpin.kubernetes.errors import ApiError, ApiNotFoundError, ApiUnavailableError, api_error
 from hairpin.kubernetes.kinds import Kind
+from hairpin.sockets import watched_socket
 
 if TYPE_CHECKING:
     import aiohttp
@@ -68,7 +69,7 @@ async def connect(
     from hairpin.kubernetes.credentials import load_credentials  # noqa: PLC0415
 
     credentials = await load_credentials(kubeconfig=kubeconfig, context=context, in_cluster=in_cluster)
-    connector = aiohttp.TCPConnector(limit=0)
+    connector = aiohttp.TCPConnector(limit=0, socket_factory=watched_socket)
     async with aiohttp.ClientSession(
         connector=connector, headers={"User-Agent": f"hairpin/{hairpin.__version__}"}, trust_env=True
     ) as session:

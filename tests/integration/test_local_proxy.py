@@ -394,6 +394,14 @@ async def test_a_taken_egress_port_claims_nothing(mesh):
     assert mesh.api.calls == []
 
 
+async def test_a_long_temporary_folder_is_no_hindrance(mesh, monkeypatch):
+    long = mesh.directory / ("d" * 100)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    async with serving(mesh):
+        assert await answer(mesh) == "laptop alice-1/"
+
+
 async def test_a_missing_envoy_leaves_nothing_claimed(mesh, monkeypatch):
     monkeypatch.setenv("HAIRPIN_ENVOY", "/no/envoy")
     async with hairpin(mesh, "run", "-t", "checkout", "--env", "alice", "--", "true") as run:

@@ -18,11 +18,12 @@ import psutil
 import pytest
 
 from hairpin.envoy import config
-from hairpin.envoy.admin import MAX_SOCKET_PATH, AdminClient
+from hairpin.envoy.admin import AdminClient
 from hairpin.envoy.binary import envoy_version, find_envoy
 from hairpin.envoy.failure import RefusedError
 from hairpin.envoy.process import ManagedEnvoy, validate
 from hairpin.errors import HairpinError, InvalidFieldError, NotFoundError, UnavailableError
+from hairpin.unix_sockets import MAX_SOCKET_PATH
 from tests.support.envoy import HOST, answer, eventually, http_listener, listening, running, static
 
 pytestmark = pytest.mark.envoy
