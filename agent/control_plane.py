@@ -23,6 +23,7 @@ from agent.trust import Trust
 from hairpin.certificates import new_key_and_request
 from hairpin.envoy.config import Identity, write_identity
 from hairpin.errors import HairpinError, NotFoundError, UnavailableError
+from hairpin.model.version import user_agent
 from hairpin.sockets import watched_socket
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,8 @@ class ControlPlaneClient:
     async def connect(cls, settings: ControlPlane) -> AsyncIterator[ControlPlaneClient]:
         """A client that trusts the settings' authority alone."""
         async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(force_close=True, use_dns_cache=False, socket_factory=watched_socket)
+            headers={"User-Agent": user_agent()},
+            connector=aiohttp.TCPConnector(force_close=True, use_dns_cache=False, socket_factory=watched_socket),
         ) as session:
             yield cls(session, settings)
 

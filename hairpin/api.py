@@ -26,7 +26,14 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from hairpin.errors import ConflictError, HairpinError, InvalidFieldError, NotFoundError, UnavailableError
+from hairpin.errors import (
+    ConflictError,
+    HairpinError,
+    InvalidFieldError,
+    NotFoundError,
+    SkewError,
+    UnavailableError,
+)
 from hairpin.model.environment import Carrier, RoutingKey
 
 VERSION = "/v1/version"
@@ -216,6 +223,7 @@ def error_of(code: int, body: Any) -> HairpinError:
         HTTPStatus.NOT_FOUND: NotFoundError,
         HTTPStatus.CONFLICT: ConflictError,
         HTTPStatus.SERVICE_UNAVAILABLE: UnavailableError,
+        HTTPStatus.UPGRADE_REQUIRED: SkewError,
         HTTPStatus.UNPROCESSABLE_ENTITY: ServerRefusalError,
         HTTPStatus.BAD_REQUEST: ServerRefusalError,
     }
@@ -234,5 +242,6 @@ _STATUSES: tuple[tuple[type[HairpinError], HTTPStatus, str], ...] = (
     (NotFoundError, HTTPStatus.NOT_FOUND, "NotFound"),
     (ConflictError, HTTPStatus.CONFLICT, "Conflict"),
     (UnavailableError, HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+    (SkewError, HTTPStatus.UPGRADE_REQUIRED, "UpgradeRequired"),
     (HairpinError, HTTPStatus.INTERNAL_SERVER_ERROR, "InternalError"),
 )

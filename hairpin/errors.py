@@ -5,6 +5,7 @@ InvalidFieldError          exit 2   a field of a file, flag or request is wrong
 NotFoundError              exit 3   no such target, session, binary or mesh
 ConflictError              exit 4   someone else holds the requests
 UnavailableError           exit 5   the control plane, agent or tunnel can't be reached
+SkewError                  exit 6   laptop and cluster are of versions that don't work together
 """
 
 from __future__ import annotations
@@ -53,3 +54,9 @@ class UnavailableError(HairpinError):
     """A part that is needed does not answer."""
 
     exit_code = 5
+
+
+class SkewError(HairpinError):
+    """Two programs are of versions that don't work together; the message names both and the one to upgrade."""
+
+    exit_code = 6

@@ -12,6 +12,7 @@ from pathlib import Path
 from hairpin.certificates import new_key_and_request
 from hairpin.errors import ConflictError, HairpinError, NotFoundError, UnavailableError
 from hairpin.model.session import Phase, Session
+from local_proxy.clock import sleep_and_measure
 from local_proxy.console import Console
 from local_proxy.held import Held
 from local_proxy.kubernetes_sessions import refusal
@@ -39,6 +40,8 @@ WAKE_SECONDS = 5.0
 """How often the clock is looked at: sleeping machines don't count the seconds of a timer."""
 AWAY_SECONDS = 0.5
 """How often we look ourselves, while the control plane can't be reached, for what it would tell us."""
+STILL_SECONDS = 5.0
+"""A timer that comes so late tells of a machine that slept."""
 REFUSED_SECONDS = 10.0
 """How long a refusal is borne: it may come from a new mesh, whose file for us is about to be written."""
 _LIVELY = (Phase.ACTIVE, Phase.READY)
@@ -152,9 +155,11 @@ class Keeper:
         await self._held.notify()
 
     async def _look_around(self) -> None:
-        """What the control plane would tell, for as long as it is away: a mesh made anew, and lost tunnels."""
+        """What the control plane would tell, for as long as it is away: a mesh made anew, and lost tunnels. And a sleep."""
         while True:
-            await asyncio.sleep(AWAY_SECONDS)
+            stood_still = await sleep_and_measure(AWAY_SECONDS)
+            if stood_still > STILL_SECONDS:
+                self._news.stood_still(stood_still)
             if self._held.watching:
                 continue
             if await self._plane.moved():

@@ -14,7 +14,7 @@ from typing import Any
 from cryptography import x509
 
 from hairpin.api import ServerRefusalError
-from hairpin.errors import ConflictError, HairpinError, InvalidFieldError, NotFoundError, UnavailableError
+from hairpin.errors import ConflictError, HairpinError, InvalidFieldError, NotFoundError, SkewError, UnavailableError
 from hairpin.kubernetes import api
 from hairpin.kubernetes.api import Api, JsonObject
 from hairpin.kubernetes.errors import (
@@ -30,7 +30,8 @@ from hairpin.kubernetes.errors import (
 from hairpin.kubernetes.kinds import SESSIONS
 from hairpin.model.names import session_name
 from hairpin.model.session import Condition, Phase, Session, SessionSpec
-from hairpin.model.session_json import session_from_json, spec_to_json
+from hairpin.model.session_json import spec_to_json, told_session
+from hairpin.model.version import check_laptop
 from local_proxy.clock import ClockError, clock_problem
 from local_proxy.session_store import (
     RECONNECT_SECONDS,
@@ -53,6 +54,7 @@ _GENERATED = "00000"
 """As long as what the API server appends to a `generateName`."""
 _HELD = ("Held", "OverlappingWorkloads")
 _UNKNOWN_TARGET = "NoSuchTarget"
+_SKEW = "VersionSkew"
 _REFUSED = "Refused"
 _DENIED = re.compile(r"ValidatingAdmissionPolicy '.*?' (?:with binding '.*?' )?denied request: (.*)", re.DOTALL)
 _INVALID = re.compile(r"(?:Session\.hairpin\.dev|sessions\.hairpin\.dev) \".*?\" is invalid: (.*)", re.DOTALL)
@@ -95,6 +97,7 @@ class KubernetesSessions:
             NotFoundError: there is no such target; or hairpin is not installed.
             ServerRefusalError: a field can't be used.
             UnavailableError: the API server, or the controller, does not answer.
+            SkewError: the controller is of a version that does not go together with ours.
             HairpinError: we may not; or this machine's clock is so far off that the certificate is of no use.
         """
         async with self._told():
@@ -121,7 +124,9 @@ class KubernetesSessions:
     async def _usable(self, document: JsonObject, problem: str | None) -> Session:
         if problem:
             raise ClockError(problem)  # its tunnel would never come up
-        return await self._certified(document)
+        session = await self._certified(document)
+        check_laptop(session.spec.client, session.status.server)
+        return session
 
     async def get(self, name: str) -> Session:
         """One session."""
@@ -327,10 +332,10 @@ class KubernetesSessions:
 def session_of(document: JsonObject) -> Session:
     """A Session object. One that a newer hairpin wrote, in words unknown here, still has a name and an owner."""
     try:
-        session = session_from_json(document)
+        session = told_session(document)
     except InvalidFieldError as error:
         kept = {key: document.get(key) for key in ("apiVersion", "kind", "metadata")}
-        session = session_from_json({**kept, "spec": {"mode": "egress"}})
+        session = told_session({**kept, "spec": {"mode": "egress"}})
         status = dataclasses.replace(session.status, conditions=(Condition(type="Unreadable", message=str(error)),))
         session = dataclasses.replace(session, status=status)
     owner = (document.get("spec") or {}).get("owner", "")
@@ -344,6 +349,8 @@ def refusal(session: Session) -> HairpinError:
     kinds = {condition.type for condition in reasons}
     if kinds & {*_HELD}:
         return ConflictError(message)
+    if _SKEW in kinds:
+        return SkewError(message)
     return NotFoundError(message) if _UNKNOWN_TARGET in kinds else ServerRefusalError(message)
 
 

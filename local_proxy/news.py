@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hairpin.errors import HairpinError
 from hairpin.model.session import Session
+from hairpin.model.version import versions_text
 from local_proxy.console import Console
 
 TUNNEL_MISSING = "TunnelMissing"
@@ -21,6 +22,7 @@ class News:
         self._console = console
         self._remarks: frozenset[str] = frozenset()
         self._problem = ""
+        self._told_versions = ""
 
     def changed(self, before: Session, after: Session) -> None:
         """The control plane tells the session anew."""
@@ -29,14 +31,26 @@ class News:
             self.tunnel_lost(agent)
         for agent in sorted(has - had):
             self._console.say(f"the tunnel to {agent} is up")
+        self._versions(after)
         remarks = {c.message for c in after.status.conditions if c.type != TUNNEL_MISSING}
         for message in sorted(remarks - self._remarks):
             self._console.warn(message)
         self._remarks |= remarks
 
+    def _versions(self, session: Session) -> None:
+        status = session.status
+        text = versions_text(status.server, tuple(agent.version for agent in status.agents), session.spec.client)
+        if text and text != self._told_versions:
+            self._console.say(text)
+        self._told_versions = text
+
     def tunnel_lost(self, agent: str) -> None:
         """A replica's tunnel is gone."""
         self._console.warn(f"the tunnel to {agent} is lost: the cluster answers until it is back")
+
+    def stood_still(self, seconds: float) -> None:
+        """Nothing was done here for a while."""
+        self._console.say(f"this machine slept, or hairpin was stopped, for {seconds:.0f} s")
 
     def replaced(self, gone: str, name: str) -> None:
         """There is a session again, after one went."""

@@ -15,6 +15,7 @@ from hairpin.model.match import Match
 from hairpin.model.match_text import parse_match
 from hairpin.model.session import EgressIdentity, Mode, SessionSpec
 from hairpin.model.target import Target
+from hairpin.model.version import OURS
 from hairpin.ports import free_ports
 from local_proxy.control_planes import Connection
 
@@ -86,6 +87,7 @@ class RunOptions:
             certificate_request=certificate_request,
             lease_seconds=self.lease_seconds,
             identity=self.identity,
+            client=OURS,
         )
 
 

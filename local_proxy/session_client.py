@@ -14,9 +14,10 @@ from typing import Any, Self
 import aiohttp
 
 from hairpin.api import SESSIONS, VERSION, Developer, error_of
-from hairpin.errors import HairpinError, NotFoundError, UnavailableError
+from hairpin.errors import HairpinError, NotFoundError, SkewError, UnavailableError
 from hairpin.model.session import Session, SessionSpec
-from hairpin.model.session_json import API_VERSION, session_from_json, spec_to_json
+from hairpin.model.session_json import API_VERSION, spec_to_json, told_session
+from hairpin.model.version import check_laptop
 from hairpin.sockets import watched_socket
 from local_proxy.clock import clock_problem
 from local_proxy.session_store import (
@@ -77,10 +78,18 @@ class SessionClient:
             NotFoundError: there is no such target.
             InvalidFieldError: a field can't be used.
             UnavailableError: the control plane does not answer.
+            SkewError: it is of a version that does not go together with ours.
             HairpinError: this machine's clock is so far off that the certificate is of no use.
         """
         document = {"apiVersion": API_VERSION, "kind": "Session", "spec": spec_to_json(spec)}
-        return _session(await self._call("POST", SESSIONS, document, judge_clock=True))
+        session = _session(await self._call("POST", SESSIONS, document, judge_clock=True))
+        try:
+            check_laptop(session.spec.client, session.status.server)
+        except SkewError:
+            with contextlib.suppress(HairpinError):
+                await self.delete(session.name)
+            raise
+        return session
 
     async def get(self, name: str) -> Session:
         """One session."""
@@ -237,7 +246,7 @@ async def _body(response: aiohttp.ClientResponse) -> dict[str, Any]:
 
 
 def _session(document: dict[str, Any]) -> Session:
-    return session_from_json(document)
+    return told_session(document)
 
 
 def _event(document: Mapping[str, Any]) -> Event | None:

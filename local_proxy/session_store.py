@@ -75,6 +75,7 @@ class SessionStore(Protocol):
             NotFoundError: there is no such target.
             InvalidFieldError: a field can't be used.
             UnavailableError: the control plane does not answer.
+            SkewError: it is of a version that does not go together with ours.
             HairpinError: we may not; or this machine's clock is so far off that the certificate is of no use.
         """
         ...

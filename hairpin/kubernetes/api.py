@@ -17,9 +17,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import hairpin
 from hairpin.kubernetes.errors import ApiError, ApiNotFoundError, ApiUnavailableError, api_error
 from hairpin.kubernetes.kinds import Kind
+from hairpin.model.version import user_agent
 from hairpin.sockets import watched_socket
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ async def connect(
     credentials = await load_credentials(kubeconfig=kubeconfig, context=context, in_cluster=in_cluster)
     connector = aiohttp.TCPConnector(limit=0, socket_factory=watched_socket)
     async with aiohttp.ClientSession(
-        connector=connector, headers={"User-Agent": f"hairpin/{hairpin.__version__}"}, trust_env=True
+        connector=connector, headers={"User-Agent": user_agent()}, trust_env=True
     ) as session:
         yield Api(session, credentials)
 

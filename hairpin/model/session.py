@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from hairpin.model.match import Match
 from hairpin.model.target import Target
+from hairpin.model.version import UNSTATED, Version
 
 
 class Mode(StrEnum):
@@ -63,6 +64,8 @@ class SessionSpec:
     """In Kubernetes: whose the claim is. The API server refuses any name but the claimant's own (an admission policy)."""
     identity: EgressIdentity = EgressIdentity.AGENT
     """As whom the laptop's connections leave through the mesh."""
+    client: Version = UNSTATED
+    """Which hairpin the laptop runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,8 @@ class AgentAddress:
     """Empty: through the API server's port-forward to the pod."""
     tunnel_port: int
     egress_port: int
+    version: str = ""
+    """Which hairpin it runs; empty: it has not said so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +131,8 @@ class SessionStatus:
     resolved_target: str = ""
     """The target as the mesh knows it: `default/checkout:8080`."""
     conditions: tuple[Condition, ...] = ()
+    server: Version = UNSTATED
+    """Which hairpin the control plane is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,8 +21,20 @@ from hairpin.model.session import (
     SessionSpec,
     SessionStatus,
 )
-from hairpin.model.shape import Choice, Field, JsonSchema, ListOf, Moment, Record, Text, Whole, moment_text
+from hairpin.model.shape import (
+    Choice,
+    Field,
+    JsonSchema,
+    ListOf,
+    Moment,
+    Record,
+    Text,
+    Whole,
+    moment_text,
+    without_unknown,
+)
 from hairpin.model.target import KIND, KINDS, PORT, Target, name_of, port_name
+from hairpin.model.version import UNSTATED, VERSION, version_to_json
 
 API_VERSION = "hairpin.dev/v1alpha1"
 KIND_OF_SESSION = "Session"
@@ -95,6 +107,7 @@ def _build_spec(found: dict[str, Any], where: str) -> SessionSpec:
         lease_seconds=found["leaseSeconds"],
         owner=found["owner"],
         identity=EgressIdentity(found["identity"]),
+        client=found["client"],
     )
     check_spec(spec, where)
     return spec
@@ -137,6 +150,7 @@ SPEC = Record(
         "leaseSeconds": Field(LEASE, default=10),
         "owner": Field(_TEXT, default=""),
         "identity": Field(Choice(tuple(EgressIdentity)), default=EgressIdentity.AGENT.value),
+        "client": Field(VERSION, default=UNSTATED),
     },
     build=_build_spec,
     rules={
@@ -152,9 +166,14 @@ AGENT_ADDRESS = Record(
         "host": Field(_TEXT, default=""),
         "tunnelPort": Field(PORT, needed=True),
         "egressPort": Field(PORT, needed=True),
+        "version": Field(_TEXT, default=""),
     },
     build=lambda found, _: AgentAddress(
-        name=found["name"], host=found["host"], tunnel_port=found["tunnelPort"], egress_port=found["egressPort"]
+        name=found["name"],
+        host=found["host"],
+        tunnel_port=found["tunnelPort"],
+        egress_port=found["egressPort"],
+        version=found["version"],
     ),
 )
 
@@ -195,6 +214,7 @@ def _build_status(found: dict[str, Any], _: str) -> tuple[str, SessionStatus]:
         last_seen=found["lastSeen"],
         resolved_target=found["resolvedTarget"],
         conditions=found["conditions"],
+        server=found["server"],
     )
     return found["owner"], status
 
@@ -214,6 +234,7 @@ STATUS = Record(
         "lastSeen": Field(Moment()),
         "resolvedTarget": Field(_TEXT, default=""),
         "conditions": Field(ListOf(CONDITION), default=()),
+        "server": Field(VERSION, default=UNSTATED),
     },
     build=_build_status,
 )
@@ -259,6 +280,17 @@ def session_from_json(document: Any) -> Session:
     return SESSION.read(document, "")
 
 
+def told_session(document: Any) -> Session:
+    """Read a session as a control plane tells it: what is not known of its status, a newer one has added.
+
+    Raises:
+        InvalidFieldError: a field can't be used.
+    """
+    if isinstance(document, dict) and "status" in document:
+        document = {**document, "status": without_unknown(STATUS, document["status"])}
+    return session_from_json(document)
+
+
 def session_to_json(session: Session) -> dict[str, Any]:
     """Write a session whole."""
     return {
@@ -296,6 +328,7 @@ def spec_to_json(spec: SessionSpec) -> dict[str, Any]:
             "leaseSeconds": spec.lease_seconds,
             "owner": spec.owner,
             "identity": None if spec.identity is EgressIdentity.AGENT else spec.identity.value,
+            "client": version_to_json(spec.client),
         }
     )
 
@@ -319,18 +352,21 @@ def status_to_json(status: SessionStatus) -> dict[str, Any]:
             "certificate": status.certificate,
             "certificateAuthority": status.certificate_authority,
             "agentIdentity": status.agent_identity,
-            "agents": [
-                _set_only({"name": a.name, "host": a.host, "tunnelPort": a.tunnel_port, "egressPort": a.egress_port})
-                for a in status.agents
-            ],
+            "agents": [_agent_to_json(address) for address in status.agents],
             "egress": [_set_only(dataclasses.asdict(address)) for address in status.egress],
             "egressIdentity": status.egress_identity,
             "tunnels": list(status.tunnels),
             "lastSeen": moment_text(status.last_seen) if status.last_seen else None,
             "resolvedTarget": status.resolved_target,
             "conditions": [_condition_to_json(condition) for condition in status.conditions],
+            "server": version_to_json(status.server),
         }
     )
+
+
+def _agent_to_json(agent: AgentAddress) -> dict[str, Any]:
+    ports = {"tunnelPort": agent.tunnel_port, "egressPort": agent.egress_port}
+    return _set_only({"name": agent.name, "host": agent.host, **ports, "version": agent.version})
 
 
 def _set_only(fields: dict[str, Any]) -> dict[str, Any]:

@@ -276,3 +276,16 @@ class Record(Generic[T]):
 
 def _path(where: str, name: Any) -> str:
     return f"{where}.{name}" if where else str(name)
+
+
+def without_unknown(shape: Shape[Any], value: Any) -> Any:
+    """A value without the fields that its shape does not know, at any depth: a newer program wrote them."""
+    if isinstance(shape, Record) and isinstance(value, dict):
+        known = {name: entry for name, entry in value.items() if shape.open or name in shape.fields}
+        return {
+            name: without_unknown(shape.fields[name].shape, entry) if name in shape.fields else entry
+            for name, entry in known.items()
+        }
+    if isinstance(shape, ListOf) and isinstance(value, list):
+        return [without_unknown(shape.item, entry) for entry in value]
+    return value

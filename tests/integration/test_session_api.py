@@ -13,6 +13,7 @@ from hairpin.api import read_developer
 from hairpin.certificates import certificate_names, new_key_and_request
 from hairpin.mesh.mesh_file import mesh_from_document
 from hairpin.mesh.state import MeshFolder, write_folder
+from hairpin.model.version import OURS, PROTOCOL, Version, user_agent
 from hairpin.ports import free_ports
 from tests.support.envoy import eventually
 from xds_server.server.main import serving
@@ -184,3 +185,24 @@ async def test_what_is_no_json_object_is_said_to_be_none(api, raw):
     async with api.client.post(f"{api.url}/v1/sessions", headers=headers, data=raw, ssl=api.context) as response:
         body = await response.json()
         assert response.status == 422 and "body" in body["message"]
+
+
+async def test_a_laptop_of_another_protocol_is_refused_with_both_versions(api):
+    client = {"version": "9.9.9", "protocol": PROTOCOL + 1}
+    # It knows fields that we do not.
+    status, body = await api.create("alice", client=client, tomorrow=True)
+    assert (status, body["reason"]) == (426, "UpgradeRequired")
+    assert f"the laptop's hairpin is 9.9.9 (protocol {PROTOCOL + 1}), the control plane's is {OURS}" in body["message"]
+    assert (await api("alice", "GET", "/v1/sessions"))[1]["items"] == []
+    status, session = await api.create("alice", client={"version": "9.9.9", "protocol": PROTOCOL})
+    assert (status, session["status"]["server"]) == (201, {"version": OURS.text, "protocol": PROTOCOL})
+
+
+async def test_an_agent_of_another_protocol_gets_no_certificate(api):
+    api.client.headers["User-Agent"] = user_agent(Version("9.9.9", PROTOCOL + 1))
+    asked = {"certificateRequest": REQUEST}
+    status, body = await api("hairpin-agent-0", "POST", "/v1/certificates", asked)
+    assert (status, body["reason"]) == (426, "UpgradeRequired")
+    assert "the agent is hairpin 9.9.9" in body["message"]
+    api.client.headers["User-Agent"] = user_agent(Version("9.9.9", PROTOCOL))
+    assert (await api("hairpin-agent-0", "POST", "/v1/certificates", asked))[0] == 200

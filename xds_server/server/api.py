@@ -11,7 +11,8 @@ from aiohttp import web
 from hairpin.errors import InvalidFieldError
 from hairpin.model.mesh import AGENT
 from hairpin.model.session_json import session_from_json, session_to_json
-from xds_server.server.http import BODY_LIMIT, agent_certificate, errors, json_body, version
+from hairpin.model.version import check_agent, check_laptop, stated_version
+from xds_server.server.http import BODY_LIMIT, agent_certificate, agent_version, errors, json_body, version
 from xds_server.server.tokens import Caller, ForbiddenError, Role, Tokens
 from xds_server.server.watch import Watchers
 from xds_server.sources.claims import effective_match
@@ -93,7 +94,9 @@ class SessionApi:
     async def create_session(self, request: web.Request) -> web.Response:
         """A new claim of the caller's."""
         caller = self._caller(request, Role.DEVELOPER)
-        spec = session_from_json(await json_body(request)).spec
+        document = await json_body(request)
+        check_laptop(stated_version(document))
+        spec = session_from_json(document).spec
         if spec.target is not None:
             await self._validate(effective_match(self._table.mesh, spec))
         session = self._table.create(caller.name, spec, utcnow())
@@ -144,6 +147,7 @@ class SessionApi:
         agent = _name(request)
         if caller.name != agent:
             raise ForbiddenError(f"the token is {caller.name}'s, not {agent}'s")
+        self._table.agent_states(agent, agent_version(request).text)
         try:
             async for line in request.content:
                 self._report(agent, json.loads(line))
@@ -166,6 +170,8 @@ class SessionApi:
         caller = self._tokens.authenticate(request.headers.get("Authorization"))
         if caller.role is not role:
             raise ForbiddenError(f"{caller.name} is no {role}")
+        if role is Role.AGENT:
+            check_agent(agent_version(request))
         return caller
 
     def _owned(self, request: web.Request, caller: Caller) -> Session:

@@ -14,6 +14,7 @@ from aiohttp import web
 import hairpin
 from hairpin.api import status_of
 from hairpin.errors import HairpinError, InvalidFieldError
+from hairpin.model.version import PROTOCOL, Version, version_of
 from xds_server.server.tokens import ForbiddenError, UnauthorizedError
 from xds_server.sources.leases import utcnow
 
@@ -30,7 +31,12 @@ BODY_LIMIT = 256 * 1024
 async def version(request: web.Request) -> web.Response:
     """Who is this, and what time does it have."""
     del request
-    return web.json_response({"version": hairpin.__version__, "time": utcnow().isoformat()})
+    return web.json_response({"version": hairpin.__version__, "protocol": PROTOCOL, "time": utcnow().isoformat()})
+
+
+def agent_version(request: web.Request) -> Version:
+    """Which hairpin the agent is that calls."""
+    return version_of(request.headers.get("User-Agent", ""))
 
 
 async def agent_certificate(request: web.Request, authority: CertificateAuthority, identity: str) -> web.Response:

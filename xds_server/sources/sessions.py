@@ -19,6 +19,7 @@ from hairpin.model.match import Match
 from hairpin.model.names import session_name
 from hairpin.model.session import AgentAddress, Condition, Phase, Session, SessionSpec, SessionStatus
 from hairpin.model.suggest import did_you_mean
+from hairpin.model.version import OURS
 from xds_server.sources.claims import Claimed, claim
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class SessionTable:
         self._agents = agents
         self._agent_identity = agent_identity
         self._records: dict[str, _Record] = {}
+        self._versions: dict[str, str] = {}
         self._tunnels: dict[str, frozenset[str]] = {}
         """By connected replica, the sessions whose tunnels are up there."""
 
@@ -158,7 +160,8 @@ class SessionTable:
             certificate=self._certify(name, spec, now),
             certificate_authority=self._authority.certificate,
             agent_identity=self._agent_identity,
-            agents=self._agents,
+            agents=self._addresses(),
+            server=OURS,
             resolved_target=target,
             conditions=remarks,
         )
@@ -205,6 +208,10 @@ class SessionTable:
         if new:
             self._tell_agents()
 
+    def agent_states(self, agent: str, version: str) -> None:
+        """A replica says which hairpin it is."""
+        self._versions[agent] = version
+
     def agent_gone(self, agent: str, now: datetime) -> None:
         """A replica no longer reports: its tunnels are down."""
         if self._tunnels.pop(agent, None) is not None:
@@ -241,6 +248,9 @@ class SessionTable:
         return [self.delete(name) for name in names]
 
     # Inside
+
+    def _addresses(self) -> tuple[AgentAddress, ...]:
+        return tuple(dataclasses.replace(agent, version=self._versions.get(agent.name, "")) for agent in self._agents)
 
     def _record(self, name: str) -> _Record:
         try:
@@ -292,7 +302,7 @@ class SessionTable:
             status = dataclasses.replace(status, last_seen=now)
         served, record.served = record.served, self._serves(record, session.spec, up)
         record.confirmed = record.confirmed and record.served
-        status = dataclasses.replace(status, tunnels=up, phase=_phase(record, up))
+        status = dataclasses.replace(status, agents=self._addresses(), tunnels=up, phase=_phase(record, up))
         session = dataclasses.replace(session, status=status)
         if session != record.session or served != record.served:
             record.session = session

@@ -9,9 +9,10 @@ from aiohttp import web
 
 from hairpin.api import Developer
 from hairpin.certificates import CertificateAuthority, new_key_and_request
-from hairpin.errors import ConflictError, HairpinError, NotFoundError, UnavailableError
+from hairpin.errors import ConflictError, HairpinError, NotFoundError, SkewError, UnavailableError
 from hairpin.model.session import Mode, SessionSpec
 from hairpin.model.target import Target
+from hairpin.model.version import OURS, Version
 from local_proxy.session_client import SessionClient
 from local_proxy.session_store import RequestSeen, SessionChanged, SessionEnded, WatchLost
 from tests.unit.local_proxy.fake_session_api import fake_session_api
@@ -216,3 +217,15 @@ async def test_a_watch_of_a_session_that_was_forgotten_says_so(api):
 async def test_egress_needs_no_target(api):
     async with SessionClient(api.developer) as client:
         assert (await client.create(spec(mode=Mode.EGRESS, target=None))).spec.mode is Mode.EGRESS
+
+
+async def test_a_control_plane_of_another_protocol_is_refused_and_nothing_stays_claimed(api, monkeypatch):
+    status = api._blank().status
+    newer = dataclasses.replace(api._blank(), status=dataclasses.replace(status, server=Version("9.9.9", 9)))
+    monkeypatch.setattr(api, "_blank", lambda: newer)
+    async with SessionClient(api.developer) as client:
+        with pytest.raises(
+            SkewError, match=r"the control plane's is 9.9.9 \(protocol 9\).*install hairpin 9.9.9 on the"
+        ):
+            await client.create(spec(client=OURS))
+    assert not api.sessions

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from hairpin.errors import SkewError
 from hairpin.model.conflict import Holding
 from hairpin.model.environment import Environment, requests_of
 from hairpin.model.match import Match, StringKind
 from hairpin.model.mesh import spiffe_id
 from hairpin.model.session import AgentAddress, Condition, EgressAddress, EgressIdentity, Mode, SessionSpec
+from hairpin.model.version import check_laptop
 from xds_server.delivery.istio.by_route import check_sayable, service_points
 from xds_server.delivery.istio.cluster_index import ClusterIndex, covers, reference
 from xds_server.delivery.istio.conditions import (
@@ -21,6 +23,7 @@ from xds_server.delivery.istio.conditions import (
     NOT_A_MEMBER,
     OTHER_ENVOY_FILTER,
     OWN_DEPLOYMENT,
+    VERSION_SKEW,
     field_refusal,
     refusal,
     remark,
@@ -111,7 +114,9 @@ def needs_validation(match: Match | None) -> bool:
     return match is not None and any(p.kind is StringKind.REGEX for p in predicates(match))
 
 
-def tunnel_addresses(settings: PlanSettings, replicas: Sequence[PodFacts]) -> tuple[AgentAddress, ...]:
+def tunnel_addresses(
+    settings: PlanSettings, replicas: Sequence[PodFacts], versions: Mapping[str, str]
+) -> tuple[AgentAddress, ...]:
     """Where laptops reach the replicas of a steering agent."""
     published = settings.published
     return tuple(
@@ -120,6 +125,7 @@ def tunnel_addresses(settings: PlanSettings, replicas: Sequence[PodFacts]) -> tu
             host=_host(settings, pod),
             tunnel_port=published.tunnel_port if published else settings.tunnel_port,
             egress_port=published.egress_port if published else settings.egress_port,
+            version=versions.get(pod.key.name, ""),
         )
         for pod in replicas
     )
@@ -144,6 +150,10 @@ def _host(settings: PlanSettings, pod: PodFacts) -> str:
 def _readable(session: SessionFacts) -> SessionSpec:
     if session.spec is None:
         raise refusal(INVALID, session.problem)
+    try:
+        check_laptop(session.spec.client)
+    except SkewError as error:
+        raise refusal(VERSION_SKEW, str(error)) from None
     if not session.spec.owner:
         raise field_refusal(
             INVALID, "spec.owner", None, "is missing", "write your own name, as `kubectl auth whoami` has it"

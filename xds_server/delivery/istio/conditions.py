@@ -13,6 +13,7 @@ WAITING = "Waiting"
 
 # What can't be taken
 INVALID = "Invalid"
+VERSION_SKEW = "VersionSkew"
 NO_SUCH_TARGET = "NoSuchTarget"
 NO_SUCH_PORT = "NoSuchPort"
 NO_SERVICE = "NoService"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from hairpin.model.session import Condition, Phase, SessionStatus
+from hairpin.model.version import OURS
 from xds_server.delivery.istio.claims import agent_identity, egress_addresses, tunnel_addresses
 from xds_server.delivery.istio.cluster_index import ClusterIndex
 from xds_server.delivery.istio.conditions import NO_ADMISSION_POLICY, NO_AGENT, TUNNEL_MISSING, WAITING, waiting
@@ -41,14 +42,23 @@ def status(world: World, index: ClusterIndex, verdict: Verdict, *, certified: bo
         # It tells whose certificate this is, so it changes with the certificate only.
         certificate_authority=settings.certificate_authority if good else session.status.certificate_authority,
         agent_identity=agent_identity(settings, namespace),
-        agents=tunnel_addresses(settings, replicas),
+        agents=tunnel_addresses(settings, replicas, _versions(world, verdict)),
         egress=egress_addresses(settings, egress),
         egress_identity=agent_identity(settings, namespace, account) if account else "",
         tunnels=verdict.standing.up,
         last_seen=verdict.standing.last_seen,
         resolved_target=_target(verdict),
         conditions=tuple(dict.fromkeys(conditions)),
+        server=OURS,
     )
+
+
+def _versions(world: World, verdict: Verdict) -> dict[str, str]:
+    """Which hairpin each replica is: one that has not told this leader is what it was."""
+    session = verdict.session
+    namespace = session.key.namespace
+    said = {pod.name: version for pod, version in world.versions.items() if pod.namespace == namespace}
+    return {**{agent.name: agent.version for agent in session.status.agents}, **said}
 
 
 def _found(world: World, verdict: Verdict) -> list[Condition]:

@@ -100,6 +100,8 @@ class World:
     reports: Mapping[Key, frozenset[str]] = field(default_factory=dict)
     """By the agent's pod, the ids of the sessions whose tunnels are up there. A replica that has not reported since
     `leading_since` has no entry; one whose reports broke off has an empty set: most likely its process died."""
+    versions: Mapping[Key, str] = field(default_factory=dict)
+    """By the agent's pod, which hairpin it said that it is."""
     judged: Mapping[Match, str] = field(default_factory=dict)
     """What the match validator said of a session's own match: empty if Envoy takes it, else the error's text."""
     admission_policy: bool = True

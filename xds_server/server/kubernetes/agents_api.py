@@ -11,7 +11,8 @@ from aiohttp import web
 
 from hairpin.errors import InvalidFieldError, UnavailableError
 from hairpin.model.mesh import spiffe_id
-from xds_server.server.http import BODY_LIMIT, agent_certificate, errors, version
+from hairpin.model.version import check_agent
+from xds_server.server.http import BODY_LIMIT, agent_certificate, agent_version, errors, version
 from xds_server.server.kubernetes.egress import Egress, lines
 from xds_server.server.tokens import ForbiddenError, UnauthorizedError
 from xds_server.sources.kubernetes.agents import AgentCaller, AgentReports, TokenReviewer, is_agent
@@ -99,7 +100,7 @@ class AgentsApi:
         caller = await self._named(request)
         if not self._taking:
             return self._not_the_leader()
-        stream = self._reports.open(caller.pod)
+        stream = self._reports.open(caller.pod, agent_version(request).text)
         self._reporting[id(request)] = request
         log.info("agent %s reports", caller.pod)
         try:
@@ -188,6 +189,7 @@ class AgentsApi:
             if caller.pod.namespace in self._cluster.namespaces and caller.pod.namespace not in self._cluster.known:
                 raise UnavailableError(f"namespace {caller.pod.namespace} is not known yet")
             raise ForbiddenError(f"pod {caller.pod} of account {caller.service_account} {problem}")
+        check_agent(agent_version(request))
         return caller
 
 

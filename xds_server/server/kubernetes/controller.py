@@ -97,6 +97,7 @@ class Controller:
                         self._settings,
                         since,
                         reports=self._reports.tunnels,
+                        versions=self._reports.versions,
                         judged=self._judged,
                         unwritten=self._executor.unwritten,
                     )

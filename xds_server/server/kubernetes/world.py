@@ -20,6 +20,7 @@ def world_of(
     leading_since: datetime,
     *,
     reports: Mapping[Key, frozenset[str]],
+    versions: Mapping[Key, str],
     judged: Mapping[Match, str],
     unwritten: Mapping[Key, str],
 ) -> World:
@@ -42,6 +43,7 @@ def world_of(
         istiods=list(cluster.istiods),
         unwritten=unwritten,
         reports=reports,
+        versions=versions,
         judged=judged,
         admission_policy=cluster.admission_policy,
     )

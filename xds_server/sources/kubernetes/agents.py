@@ -98,14 +98,19 @@ class AgentReports:
         self._changed = changed
         self._tunnels: dict[Key, frozenset[str]] = {}
         self._streams: dict[Key, object] = {}
+        self.versions: dict[Key, str] = {}
+        """Which hairpin each replica said that it is."""
 
     @property
     def tunnels(self) -> Mapping[Key, frozenset[str]]:
         """By pod; empty for a replica whose stream broke off."""
         return self._tunnels
 
-    def open(self, pod: Key) -> object:
-        """A new stream of this replica's, by which it reports."""
+    def open(self, pod: Key, version: str = "") -> object:
+        """A new stream of this replica's, by which it reports, and which hairpin it is."""
+        if self.versions.get(pod, "") != version:
+            self.versions[pod] = version
+            self._changed()
         stream = self._streams[pod] = object()
         return stream
 
@@ -127,6 +132,7 @@ class AgentReports:
         """Forget replicas that are no more."""
         for pod in [pod for pod in self._tunnels if pod not in self._streams and not exists(pod)]:
             del self._tunnels[pod]
+            self.versions.pop(pod, None)
 
     def clear(self) -> None:
         """Another leads now: nothing is known any more."""

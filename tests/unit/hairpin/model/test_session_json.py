@@ -24,6 +24,7 @@ from hairpin.model.schema import match_json_schema, session_json_schema
 from hairpin.model.session import AgentAddress, Condition, Mode, Phase, Session, SessionSpec, SessionStatus
 from hairpin.model.session_json import session_from_json, session_to_json, spec_from_json, spec_to_json
 from hairpin.model.target import KINDS, Target
+from hairpin.model.version import UNSTATED, Version
 from tests.unit.hairpin.model import strategies
 
 STEAL = {"target": {"name": "checkout"}, "environment": "alice"}
@@ -42,7 +43,13 @@ claims = st.one_of(
     st.fixed_dictionaries({"environment": environments}, optional={"match": strategies.matches()}),
     st.fixed_dictionaries({"match": strategies.matches()}),
 )
-common = {"certificate_request": pems, "local_port": st.none() | ports, "lease_seconds": st.integers(1, 3600)}
+versions = st.just(UNSTATED) | st.builds(Version, labels, st.integers(1, 9999))
+common = {
+    "certificate_request": pems,
+    "local_port": st.none() | ports,
+    "lease_seconds": st.integers(1, 3600),
+    "client": versions,
+}
 specs = st.one_of(
     st.builds(lambda claim, **rest: SessionSpec(**claim, **rest), claims, target=targets, **common),
     st.builds(SessionSpec, mode=st.just(Mode.EGRESS), environment=st.none() | environments, **common),
@@ -54,12 +61,14 @@ statuses = st.builds(
     certificate_authority=pems,
     agent_identity=texts,
     agents=st.lists(
-        st.builds(AgentAddress, name=labels, host=texts, tunnel_port=ports, egress_port=ports), max_size=2
+        st.builds(AgentAddress, name=labels, host=texts, tunnel_port=ports, egress_port=ports, version=texts),
+        max_size=2,
     ).map(tuple),
     tunnels=st.lists(labels, max_size=2).map(tuple),
     last_seen=st.none() | moments,
     resolved_target=texts,
     conditions=st.lists(st.builds(Condition, type=texts, message=texts), max_size=2).map(tuple),
+    server=versions,
 )
 sessions = st.builds(Session, name=labels, namespace=labels, owner=texts, created=moments, spec=specs, status=statuses)
 

@@ -14,6 +14,7 @@ from hairpin.model.match_text import parse_match
 from hairpin.model.mesh import AGENT
 from hairpin.model.session import AgentAddress, Mode, Phase, SessionSpec
 from hairpin.model.target import Target
+from hairpin.model.version import OURS
 from xds_server.sources.sessions import Change, SessionTable
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -227,3 +228,11 @@ def test_active_once_the_sidecars_have_acknowledged_it(table):
     table.patch(name, at(3), local_port=None)
     table.confirm([name], at(4))
     assert table.get(name).status.phase is Phase.READY
+
+
+def test_versions_are_told_as_each_says_its_own(table):
+    session = table.create("alice", spec(), NOON)
+    assert (session.status.server, {agent.version for agent in session.status.agents}) == (OURS, {""})
+    table.agent_states("hairpin-agent-1", "0.2.0")
+    bring_up(table, session.name)
+    assert [agent.version for agent in table.get(session.name).status.agents] == ["", "0.2.0"]

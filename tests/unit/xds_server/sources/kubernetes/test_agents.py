@@ -72,3 +72,15 @@ def test_who_is_an_agent():
     assert not is_agent(PodFacts(key=POD, labels={}, service_account="hairpin-agent"), "hairpin-agent")
     ending = PodFacts(key=POD, labels=labels, service_account="hairpin-agent", terminating=True)
     assert not is_agent(ending, "hairpin-agent")
+
+
+def test_a_replicas_version_is_what_its_last_stream_said_until_the_pod_is_gone():
+    changed = Count()
+    reports = AgentReports(changed)
+    reports.close(POD, reports.open(POD, "0.1.0"))
+    assert reports.versions == {POD: "0.1.0"}
+    reports.report(POD, reports.open(POD, "0.2.0"), frozenset())
+    assert reports.versions == {POD: "0.2.0"}
+    reports.close(POD, reports._streams[POD])
+    reports.keep(lambda _: False)
+    assert reports.versions == {}
