@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 ONCE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-istio mesh-build mesh-up check format chaos chaos-istio bench bench-istio lock schema manifests clean
+.PHONY: help setup demo test test-fast test-laptop test-istio laptop-build mesh-build mesh-up check format chaos chaos-istio bench bench-istio lock schema manifests clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,12 +25,19 @@ demo: $(READY) ## a mesh on this machine and the story to follow; ONCE=1 runs th
 
 test: $(READY) check ## every check and every test; those that take minutes of waiting run beside the others
 	@$(BIN)/python -m tests.support.cluster.binaries || true
+	@$(BIN)/python -m tests.laptop.builds || true
 	@$(BIN)/pytest -m slow $(PYTEST) > .slow-tests.log 2>&1 & slow=$$!; \
 	$(BIN)/pytest -m "not slow" $(PYTEST); rest=$$?; \
 	wait $$slow; slow=$$?; cat .slow-tests.log; [ $$rest = 0 ] && [ $$slow = 0 ]
 
 test-fast: $(READY) ## the pure tests alone: a minute
 	$(BIN)/pytest tests/unit tests/protocol $(PYTEST)
+
+test-laptop: $(READY) laptop-build mesh-build ## the laptop's side: programs of many languages under `hairpin run` (Node, Go, Java, Rust, musl-tools; root for the mesh)
+	$(BIN)/pytest tests/laptop $(PYTEST)
+
+laptop-build: $(READY) ## those programs, at pinned versions: minutes once, cached in ~/.cache/hairpin
+	$(BIN)/python -m tests.laptop.builds
 
 test-istio: $(READY) mesh-build ## the tests against a real API server and a real Istio mesh (root, Go, Debian's etcd-server, iptables)
 	$(BIN)/pytest tests/istio $(PYTEST)

@@ -17,7 +17,7 @@ from bench.chaos.__main__ import measured, options
 from bench.chaos_istio.faults import FAULTS
 from bench.chaos_istio.mesh import PAUSE_SECONDS, IstioChaosMesh, chaos_mesh
 from hairpin.errors import HairpinError
-from tests.support.cluster.binaries import MissingError
+from tests.support.builds import MissingError
 from tests.support.cluster.mesh import cluster
 from tests.support.istio_mesh import SHOP, install
 

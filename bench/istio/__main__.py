@@ -20,7 +20,7 @@ from bench import portforward, table
 from bench.istio import delivery, paths, start
 from bench.istio.mesh import istio_bench
 from hairpin.errors import HairpinError
-from tests.support.cluster.binaries import MissingError
+from tests.support.builds import MissingError
 
 PARTS = ("start", "delivery", "forward", "paths")
 FIRST_USES = 3

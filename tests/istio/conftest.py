@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.builds import MissingError
 from tests.support.cluster.api_server import ApiServer
 from tests.support.cluster.api_server import api_server as running_api_server
-from tests.support.cluster.binaries import MissingError
 from tests.support.cluster.mesh import Cluster
 from tests.support.cluster.mesh import cluster as running_cluster
 from tests.support.istio_mesh import applications

@@ -18,8 +18,9 @@ from hairpin.kubernetes.installation import DEVELOPER, SYSTEM, Installation, Pub
 from hairpin.kubernetes.manifests import BASE, OVERLAYS
 from hairpin.kubernetes.objects import installation_objects
 from hairpin.model.environment import Carrier, RoutingKey
+from tests.support.builds import MissingError
 from tests.support.cluster.api_server import api_server as running_api_server
-from tests.support.cluster.binaries import MissingError, helm
+from tests.support.cluster.binaries import helm
 from tests.support.cluster.client import ApiError, documents
 
 pytestmark = pytest.mark.timeout(300)  # the first test waits for the API server

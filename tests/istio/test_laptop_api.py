@@ -21,8 +21,8 @@ from hairpin.model.target import Target
 from local_proxy import kubernetes_sessions
 from local_proxy.control_planes import Connection, KubernetesCluster, control_plane
 from local_proxy.session_store import SessionChanged, SessionEnded, WatchLost
+from tests.support.builds import MissingError
 from tests.support.cluster.api_server import api_server as running_api_server
-from tests.support.cluster.binaries import MissingError
 from tests.support.controller import (
     FakeAgent,
     controller,

@@ -11,8 +11,8 @@ from hairpin.kubernetes.admission import POLICY
 from hairpin.kubernetes.installation import AUTHORITY, CONTROLLER, DEVELOPER, SYSTEM, Installation, Published
 from hairpin.kubernetes.objects import installation_objects
 from hairpin.kubernetes.rbac import DEFINITIONS, developer_role
+from tests.support.builds import MissingError
 from tests.support.cluster.api_server import api_server as running_api_server
-from tests.support.cluster.binaries import MissingError
 from tests.support.cluster.client import ApiError, Client
 
 pytestmark = pytest.mark.timeout(180)  # the first test waits for the API server

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.builds import MissingError
 from tests.support.cluster.api_server import api_server as running_api_server
-from tests.support.cluster.binaries import MissingError
 from tests.support.controller import FakeAgent, Laptop, controller_api, install, serve_namespace, workload
 
 ADMIN = "admin"

@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 
-from tests.support.cluster.binaries import MissingError
+from tests.support.builds import MissingError
 from tests.support.cluster.mesh import Cluster, cluster
 from tests.support.istio_mesh import DEVELOPERS, IstioMesh, applications, install
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import hashlib
 import json
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+
+from tests.support import builds
+from tests.support.builds import MissingError, require
 
 ISTIO = "v0.0.0-20260827124520-eed52ebb66ad"
 """Istio's 1.31 development line; its release tags have no `v`, so Go knows pseudo-versions only."""
@@ -24,10 +20,6 @@ _HERE = Path(__file__).parent
 _KUBERNETES = _HERE / "kubernetes"
 _COREDNS = _HERE / "coredns"
 _ISTIO_PROGRAMS = ("pilot/cmd/pilot-discovery", "pilot/cmd/pilot-agent", "pkg/test/echo/cmd/server")
-
-
-class MissingError(Exception):
-    """The machine lacks something; the message says what, as the reason of a skip."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +48,7 @@ class MeshBinaries:
 
 def cache() -> Path:
     """Where built programs are kept, a folder for each version of each part."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "hairpin" / "cluster"
+    return builds.cache("cluster")
 
 
 def control_plane() -> ControlPlaneBinaries:
@@ -124,48 +115,11 @@ def istio_source() -> Path:
     return Path(json.loads(described)["Dir"])
 
 
-def require(program: str, package: str) -> Path:
-    """Where a program is that the system brings.
-
-    Raises:
-        MissingError: it is not installed.
-    """
-    found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
-    if not found:
-        raise MissingError(f"{program} is missing; install Debian's package {package}")
-    return Path(found)
-
-
 def _built(name: str, sources: Sequence[Path], build: Callable[[Path], None]) -> Path:
-    """The folder of one part, built under a lock so that two runs at once build it once."""
-    folder = cache() / f"{name}-{_hash(sources)}" if sources else cache() / name
-    if folder.exists():
-        return folder
-    require("go", "golang, or Go itself")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.parent / f"{name}.lock"):
-        if not folder.exists():
-            sys.stderr.write(f"building {name}: minutes the first time, once for each version\n")
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as work:
-                build(Path(work))
-                Path(work).chmod(0o755)  # pods' users run some of it
-                Path(work).rename(folder)
-                Path(work).mkdir()  # for the context manager to remove
-    return folder
-
-
-def _hash(sources: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for source in sources:
-        digest.update(f"{source.relative_to(_HERE)}\0".encode() + source.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    folder = cache() / (f"{name}-{builds.fingerprint(sources, _HERE)}" if sources else name)
+    if not folder.exists():
+        require("go", "golang, or Go itself")
+    return builds.built(folder, name, build)
 
 
 def _go_build(module: Path, out: Path, commands: Sequence[str], *, name: str = "") -> None:
@@ -180,13 +134,7 @@ def _go_install(out: Path, packages: Sequence[str]) -> None:
 
 
 def _go(arguments: Sequence[str], *, cwd: Path, **environment: str) -> str:
-    go = require("go", "golang, or Go itself")
-    done = subprocess.run(
-        [go, *arguments], cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"go {' '.join(arguments)} in {cwd}:\n{done.stderr[-4000:]}")
-    return done.stdout
+    return builds.run([require("go", "golang, or Go itself"), *arguments], cwd=cwd, **environment)
 
 
 def main() -> None:

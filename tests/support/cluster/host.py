@@ -12,7 +12,7 @@ from typing import Self
 
 import psutil
 
-from tests.support.cluster.binaries import MissingError, require
+from tests.support.builds import MissingError, require
 
 BRIDGE = "br0"
 GATEWAY = "10.244.0.1"
