@@ -1,0 +1,219 @@
+"""The system calls of supervision, by ctypes: Python has none of them.
+
+seccomp_unotify(2) has the rules: a notification's buffer must be zeroed, and what was read of the caller's memory is only the
+caller's if the notification is valid afterwards (the caller may have died, and its ID be another's).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+import struct
+from collections import OrderedDict
+from typing import NamedTuple
+
+from local_proxy.intercept.filter import Architecture
+
+_PIDFD_THREAD = os.O_EXCL  # since 6.9
+_CONTINUE = 1  # SECCOMP_USER_NOTIF_FLAG_CONTINUE
+_SYNC_WAKE_UP = 1  # SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP, since 6.6
+_NOTIFICATION = struct.Struct("=QIIiIQ6Q")  # struct seccomp_notif
+_RESPONSE = struct.Struct("=QqiI")  # struct seccomp_notif_resp
+_SO_COOKIE = 57
+_MOST_THREADS = 256
+
+
+def _ioctl(direction: int, number: int, size: int) -> int:
+    return direction << 30 | size << 16 | ord("!") << 8 | number
+
+
+_RECEIVE = _ioctl(3, 0, _NOTIFICATION.size)
+_SEND = _ioctl(3, 1, _RESPONSE.size)
+_ID_VALID = _ioctl(1, 2, 8)
+_SET_FLAGS = _ioctl(1, 4, 8)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _Vector(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+for _call in ("process_vm_readv", "process_vm_writev"):
+    if hasattr(_libc, _call):
+        getattr(_libc, _call).restype = ctypes.c_ssize_t
+
+
+class Notification(NamedTuple):
+    """A call that waits for its answer."""
+
+    id: int
+    tid: int
+    """The thread's ID, as seen here; 0 if it can't be."""
+    number: int
+    arguments: tuple[int, ...]
+    """As registers hold them: 64 bits each, unsigned."""
+
+
+class Listener:
+    """The descriptor on which the kernel reports calls. Closing it lets all calls, pending and later ones, fail with ENOSYS."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        try:
+            fcntl.ioctl(descriptor, _SET_FLAGS, _SYNC_WAKE_UP)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTTY):
+                raise
+
+    def fileno(self) -> int:
+        """For polling."""
+        return self._descriptor
+
+    def receive(self) -> Notification | None:
+        """The next call; None if its caller has died or been interrupted. Waits if there is none."""
+        buffer = bytearray(_NOTIFICATION.size)
+        try:
+            fcntl.ioctl(self._descriptor, _RECEIVE, buffer)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EINTR):
+                return None
+            raise
+        identity, tid, _, number, _, _, *arguments = _NOTIFICATION.unpack(buffer)
+        return Notification(identity, tid, number, tuple(arguments))
+
+    def valid(self, identity: int) -> bool:
+        """Whether a call still waits: only then what was read of its caller's memory was its caller's."""
+        try:
+            fcntl.ioctl(self._descriptor, _ID_VALID, struct.pack("=Q", identity))
+        except OSError:
+            return False
+        return True
+
+    def answer(self, identity: int, value: int = 0, error: int = 0) -> None:
+        """Let a call return a value, or fail with an errno."""
+        self._send(identity, value, -error, 0)
+
+    def resume(self, identity: int) -> None:
+        """Let the kernel execute a call as if nobody had asked."""
+        self._send(identity, 0, 0, _CONTINUE)
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _send(self, identity: int, value: int, error: int, flags: int) -> None:
+        try:
+            fcntl.ioctl(self._descriptor, _SEND, _RESPONSE.pack(identity, value, error, flags))
+        except OSError as refusal:
+            if refusal.errno != errno.ENOENT:  # its caller has died
+                raise
+
+
+class Threads:
+    """Descriptors of the command's threads, duplicated into this process.
+
+    Args:
+        architecture: of this machine.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        self._number = architecture.pidfd_getfd
+        self._pidfds: OrderedDict[int, int] = OrderedDict()
+
+    def descriptor(self, tid: int, descriptor: int) -> int:
+        """A duplicate of a thread's descriptor.
+
+        Raises:
+            OSError: EBADF if it has none of that number, ESRCH if it is gone, EPERM if we may not.
+        """
+        for _ in range(2):
+            pidfd = self._pidfds.get(tid)
+            if pidfd is None:
+                pidfd = self._open(tid)
+            found = _libc.syscall(self._number, pidfd, descriptor, 0)
+            if found >= 0:
+                return int(found)
+            if (error := ctypes.get_errno()) != errno.ESRCH:
+                break
+            # Of a thread that is gone; its ID may be another's now.
+            os.close(self._pidfds.pop(tid))
+        raise OSError(error, os.strerror(error))
+
+    def socket(self, tid: int, descriptor: int) -> socket.socket:
+        """A duplicate of a thread's socket.
+
+        Raises:
+            OSError: see `descriptor`; ENOTSOCK.
+        """
+        duplicate = self.descriptor(tid, descriptor)
+        try:
+            return socket.socket(fileno=duplicate)
+        except OSError:
+            os.close(duplicate)
+            raise
+
+    def close(self) -> None:
+        """Forget them all."""
+        while self._pidfds:
+            os.close(self._pidfds.popitem()[1])
+
+    def _open(self, tid: int) -> int:
+        while len(self._pidfds) >= _MOST_THREADS:
+            os.close(self._pidfds.popitem(last=False)[1])
+        self._pidfds[tid] = pidfd = _open_pidfd(tid)
+        return pidfd
+
+
+def _open_pidfd(tid: int) -> int:
+    try:
+        return os.pidfd_open(tid, _PIDFD_THREAD)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    with open(f"/proc/{tid}/status", "rb") as status:  # noqa: PTH123
+        group = next(line for line in status if line.startswith(b"Tgid:"))
+    return os.pidfd_open(int(group.split()[1]))
+
+
+def read_memory(tid: int, address: int, length: int) -> bytes:
+    """What lies at an address of another process; less than `length` if not all of it is mapped.
+
+    Raises:
+        OSError: EFAULT if nothing is mapped there, EPERM if we may not, ESRCH.
+    """
+    buffer = ctypes.create_string_buffer(length)
+    copied = _copy(_libc.process_vm_readv, tid, buffer, address, length)
+    return buffer.raw[:copied]
+
+
+def write_memory(tid: int, address: int, data: bytes) -> None:
+    """Write to an address of another process.
+
+    Raises:
+        OSError: EFAULT if nothing is mapped there, EPERM if we may not, ESRCH.
+    """
+    if data:
+        _copy(_libc.process_vm_writev, tid, ctypes.create_string_buffer(data, len(data)), address, len(data))
+
+
+def _copy(
+    call: ctypes._NamedFuncPointer, tid: int, buffer: ctypes.Array[ctypes.c_char], address: int, length: int
+) -> int:
+    local, remote = _Vector(ctypes.addressof(buffer), length), _Vector(address, length)
+    copied = call(tid, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0)
+    if copied < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return int(copied)
+
+
+def cookie(handle: socket.socket) -> int:
+    """The kernel's own number of a socket, the same for all its descriptors."""
+    (number,) = struct.unpack("=Q", handle.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8))
+    return int(number)

@@ -1,0 +1,108 @@
+"""Becomes the command: `python -I -S launcher.py DESCRIPTOR`, where DESCRIPTOR is a stream socket to hairpin.
+
+It is told the filter, installs it and says where its listener is; hairpin takes that (pidfd_getfd, as it will take sockets),
+looks whether it can read this process's memory (process_vm_readv, likewise), and then sends what to execute. The process
+stays the same, so signals, debuggers, the exit code and the terminal meet the command alone. It runs as a script and imports
+nothing but what is built in and ctypes: the command waits for it.
+
+Frames of hairpin's: a length (u32) and marshal's bytes. Frames of ours: one byte, and numbers:
+    L listener, address   the filter is in force; PROBE lies at that address
+    F errno, step         it is not: a step of STEPS failed
+    X errno               the command can't be executed; there is no such frame, but the end, when it can
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import marshal
+import os
+import signal
+import struct
+import sys
+
+TYPE_CHECKING = False  # typing takes longer to import than all of this
+if TYPE_CHECKING:
+    from typing import Any
+
+PROBE = b"hairpin reads the memory of the command it supervises"
+STEPS = ("prctl(PR_SET_NO_NEW_PRIVS)", "seccomp(SECCOMP_SET_MODE_FILTER)")
+FRAME = struct.Struct("=cQQ")
+_PR_SET_NO_NEW_PRIVS = 38
+_SET_MODE_FILTER = 1
+_NEW_LISTENER, _WAIT_KILLABLE_RECV = 1 << 3, 1 << 5
+_CANNOT_EXECUTE = 126
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+
+
+def main() -> None:
+    """Install the filter, and execute what hairpin says."""
+    descriptor = int(sys.argv[1])
+    os.set_inheritable(descriptor, False)
+    filter_number, instructions = _receive(descriptor)
+    probe = ctypes.create_string_buffer(PROBE)
+    try:
+        listener = install(filter_number, instructions)
+    except OSError as error:
+        _send(descriptor, b"F", error.errno or 0, STEPS.index(str(error.strerror)))
+        return
+    _send(descriptor, b"L", listener, ctypes.addressof(probe))
+    program, arguments, environment = _receive(descriptor)
+    for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(ignored_by_python, signal.SIG_DFL)
+    try:
+        os.execve(program, arguments, environment)  # noqa: S606 - no shell is wanted
+    except OSError as error:
+        _send(descriptor, b"X", error.errno or 0, 0)
+        os._exit(_CANNOT_EXECUTE)
+
+
+def install(number: int, instructions: bytes) -> int:
+    """Install a filter for this process: its listener.
+
+    Args:
+        number: of seccomp(2).
+        instructions: the filter.
+
+    Raises:
+        OSError: a step of STEPS, its strerror, failed.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), STEPS[0])
+    program = _Program(len(instructions) // 8, instructions)
+    listener = -1
+    # With the second flag a signal whose handler restarts calls can't break off a call that we have begun to answer;
+    # since 5.19.
+    for flags in (_NEW_LISTENER | _WAIT_KILLABLE_RECV, _NEW_LISTENER):
+        listener = libc.syscall(number, _SET_MODE_FILTER, flags, ctypes.byref(program))
+        if listener >= 0:
+            return int(listener)
+    raise OSError(ctypes.get_errno(), STEPS[1])
+
+
+def _receive(descriptor: int) -> Any:
+    (length,) = struct.unpack("=I", _read(descriptor, 4))
+    return marshal.loads(_read(descriptor, length))  # noqa: S302 - of our own parent
+
+
+def _read(descriptor: int, length: int) -> bytes:
+    data = b""
+    while len(data) < length:
+        chunk = os.read(descriptor, length - len(data))
+        if not chunk:  # hairpin has gone, or wants nothing executed
+            os._exit(_CANNOT_EXECUTE)
+        data += chunk
+    return data
+
+
+def _send(descriptor: int, kind: bytes, first: int, second: int) -> None:
+    with contextlib.suppress(OSError):
+        os.write(descriptor, FRAME.pack(kind, first, second))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""What becomes of a call: the decision alone. Pure, so that it is tested as a table; the supervisor carries it out.
+
+Order: what is this machine's own stays here; questions to name servers come to ours; then the rules decide. A refused
+destination fails as a closed port does, and the reason is said once.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from typing import Protocol
+
+from local_proxy.intercept.addresses import Endpoint, IPAddress, UnixPath, authority
+from local_proxy.intercept.names import Names
+from local_proxy.rules import Action, Decision
+
+DNS_PORT = 53
+MOST_VERDICTS = 4096
+REFUSED_SECONDS = 5.0
+"""How long a refusal is believed: someone may have changed the policy for the developer who waits."""
+ALLOWED_SECONDS = 60.0
+"""How long a permission is: if it is withdrawn, the agent refuses the connection all the same."""
+# glibc asks these before a name server; each has a resolver of its own, that knows nothing of the mesh.
+_RESOLVERS = (b"/nscd/socket", b"/io.systemd.Resolve", b"/io.systemd.Resolve.Monitor", b"/unscd/socket")
+
+
+class Transport(Enum):
+    """What a socket speaks."""
+
+    TCP = "TCP"
+    UDP = "UDP"
+    OTHER = "other"
+
+
+class UdpPolicy(StrEnum):
+    """What becomes of UDP that is no question to a name server and not local."""
+
+    REFUSE = "refuse"
+    PASS = "pass"  # noqa: S105 - no password
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """The kernel executes the call as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The call fails."""
+
+    error: int
+    line: str = ""
+    """To be said to the user, if it is the first time."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToResolver:
+    """The socket is connected to our name server instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToSink:
+    """The UDP socket is connected to a place where it is refused as soon as it sends: many connect and never do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToGateway:
+    """The socket is connected to the gateway."""
+
+    target: str
+    """What the agent is asked for, host and port."""
+    name: str
+    """What the program had looked up, or nothing."""
+    ask: bool
+    """Whether it is not known yet if the agent would refuse it."""
+
+
+Outcome = Pass | Fail | ToResolver | ToSink | ToGateway
+PASS = Pass()
+
+
+class Judge(Protocol):
+    """The rules: see `local_proxy.rules`."""
+
+    def decide(self, names: Iterable[str], address: IPAddress | None, port: int) -> Decision:
+        """What becomes of a connection."""
+
+
+@dataclass(slots=True)
+class Machine:
+    """Decides.
+
+    Args:
+        rules: the user's and the built-in ones.
+        names: what was given out for which address.
+        name_servers: those of this machine: on loopback too they are asked in our place.
+        udp: what becomes of other UDP.
+    """
+
+    rules: Judge
+    names: Names
+    name_servers: frozenset[IPAddress] = frozenset()
+    udp: UdpPolicy = UdpPolicy.REFUSE
+    _verdicts: OrderedDict[tuple[str, str], tuple[float, str]] = field(default_factory=OrderedDict)
+
+    def local(self, address: Endpoint | UnixPath | None) -> bool:
+        """Whether a call can go on without a look at its socket: nothing else than this machine is meant."""
+        if address is None:
+            return True
+        if isinstance(address, UnixPath):
+            return not address.path.endswith(_RESOLVERS)
+        return _is_here(address.address) and not self._asks_name_server(address)
+
+    def connect(self, address: Endpoint | UnixPath | None, transport: Transport, now: float) -> Outcome:
+        """What becomes of a connect.
+
+        Args:
+            address: whereto.
+            transport: what the socket speaks.
+            now: seconds of a clock that only goes forward.
+        """
+        if self.local(address):
+            return PASS
+        if not isinstance(address, Endpoint):
+            return Fail(errno.ENOENT)  # so glibc goes on to the name servers
+        if transport is Transport.OTHER:
+            return PASS
+        if self._asks_name_server(address):
+            return ToResolver()
+        names = self.names.of(address.address)
+        decision = self.rules.decide(names, address.address, address.port)
+        if transport is Transport.UDP:
+            return self._udp_connect(decision)
+        match decision.action:
+            case Action.LOCAL:
+                return PASS
+            case Action.REFUSE:
+                return Fail(errno.ECONNREFUSED, f"{self.called(address)} is refused by {decision.source}")
+            case _:
+                return self._mesh(address, names, now)
+
+    def send(self, address: Endpoint | UnixPath | None) -> Outcome:
+        """What becomes of a datagram with an address, sent by a socket that is not connected."""
+        if not isinstance(address, Endpoint) or self.local(address):
+            return PASS
+        if self._asks_name_server(address):
+            return ToResolver()
+        decision = self.rules.decide(self.names.of(address.address), address.address, address.port)
+        if self._udp_connect(decision) == PASS:
+            return PASS
+        return Fail(errno.ECONNREFUSED, self.udp_line(address))
+
+    def learn(self, target: str, name: str, refusal: str, now: float) -> None:
+        """The agent was asked; `refusal` is its reason, or nothing."""
+        self._verdicts.pop((target, name), None)
+        self._verdicts[target, name] = (now + (REFUSED_SECONDS if refusal else ALLOWED_SECONDS), refusal)
+        while len(self._verdicts) > MOST_VERDICTS:
+            self._verdicts.popitem(last=False)
+
+    def refusal(self, target: str, name: str, now: float) -> str | None:
+        """Why the agent refuses a destination, as far as is known: nothing if it doesn't, None if that is not known."""
+        until, refusal = self._verdicts.get((target, name), (now, None))
+        return refusal if now < until else None
+
+    def udp_line(self, address: Endpoint) -> str:
+        """What is said of a refused datagram."""
+        return (
+            f"UDP to {self.called(address)} is refused: the mesh takes TCP alone; --udp pass sends it from this machine"
+        )
+
+    def called(self, address: Endpoint) -> str:
+        """A destination in the user's words."""
+        names = self.names.of(address.address)
+        return f"{authority(names[0], address.port)} ({address.address})" if names else str(address)
+
+    def _mesh(self, address: Endpoint, names: tuple[str, ...], now: float) -> Outcome:
+        meant = self.names.meant(address.address)
+        target = authority(meant or str(address.address), address.port)
+        name = names[0] if names else ""
+        refusal = self.refusal(target, name, now)
+        if refusal:
+            return self.refused(address, refusal)
+        return ToGateway(target, name, ask=refusal is None)
+
+    def refused(self, address: Endpoint, refusal: str) -> Fail:
+        """The agent would refuse a destination: so do we."""
+        return Fail(errno.ECONNREFUSED, f"{self.called(address)} is refused: {refusal}")
+
+    def _udp_connect(self, decision: Decision) -> Pass | ToSink:
+        if decision.action is Action.REFUSE:
+            return ToSink()
+        passes = decision.action is Action.LOCAL or self.udp is UdpPolicy.PASS
+        return PASS if passes else ToSink()
+
+    def _asks_name_server(self, address: Endpoint) -> bool:
+        if address.port != DNS_PORT:
+            return False
+        return address.address in self.name_servers or not _is_here(address.address)
+
+
+def _is_here(address: IPAddress) -> bool:
+    return address.is_loopback or address.is_unspecified

@@ -1,0 +1,94 @@
+"""What is asked of a program's sockets, and done to them, by way of a duplicate."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections import OrderedDict
+from ipaddress import IPv6Address, ip_address
+
+from local_proxy.intercept.addresses import Endpoint
+from local_proxy.intercept.kernel import cookie
+from local_proxy.intercept.machine import Transport
+
+CLOSED, SYN_SENT, SYN_RECEIVED = 7, 2, 3  # net/tcp_states.h
+LOOPBACK = "127.0.0.1"
+_IPPROTO_MPTCP = 262
+_TCP_FASTOPEN_CONNECT = 30
+_MOST_PEERS = 16384
+_INET_SIZE, _INET6_SIZE = 16, 28
+# A socket that is bound to an IPv6 address, or speaks nothing else, can't reach an IPv4 address.
+_ELSEWHERE = frozenset({errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EINVAL, errno.EAFNOSUPPORT})
+
+
+def transport(handle: socket.socket) -> Transport:
+    """What a socket speaks."""
+    if handle.family not in (socket.AF_INET, socket.AF_INET6):
+        return Transport.OTHER
+    if handle.type == socket.SOCK_STREAM and handle.proto in (socket.IPPROTO_TCP, _IPPROTO_MPTCP):
+        return Transport.TCP
+    if handle.type == socket.SOCK_DGRAM and handle.proto == socket.IPPROTO_UDP:
+        return Transport.UDP
+    return Transport.OTHER
+
+
+def tcp_state(handle: socket.socket) -> int:
+    """A TCP socket's state."""
+    return handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+
+
+def connect_here(handle: socket.socket, port: int) -> int:
+    """Connect a socket of either family to a port of this machine's loopback: 0 or an errno, EINPROGRESS too."""
+    if handle.family == socket.AF_INET:
+        return handle.connect_ex((LOOPBACK, port))
+    if handle.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+        with contextlib.suppress(OSError):  # it is bound
+            handle.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    error = handle.connect_ex((f"::ffff:{LOOPBACK}", port))
+    return handle.connect_ex(("::1", port)) if error in _ELSEWHERE else error
+
+
+def without_fast_open(handle: socket.socket) -> None:
+    """Have a connect send its SYN at once, whatever the program has set."""
+    with contextlib.suppress(OSError):
+        handle.setsockopt(socket.IPPROTO_TCP, _TCP_FASTOPEN_CONNECT, 0)
+
+
+def endpoint(name: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
+    """What Python says of a socket's address, as ours."""
+    address = ip_address(name[0].partition("%")[0])
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return Endpoint(address, name[1])
+
+
+class Peers:
+    """Whom redirected sockets believe to be connected to, by socket; the latest are remembered."""
+
+    def __init__(self) -> None:
+        self._peers: OrderedDict[int, bytes] = OrderedDict()
+        self.ports: set[int] = set()
+        """Where sockets are redirected to, on loopback."""
+
+    def __bool__(self) -> bool:
+        return bool(self._peers)
+
+    def remember(self, handle: socket.socket, raw: bytes) -> None:
+        """A socket was redirected that meant this socket address."""
+        size = _INET_SIZE if handle.family == socket.AF_INET else _INET6_SIZE
+        number = cookie(handle)
+        self._peers.pop(number, None)
+        self._peers[number] = raw[:size].ljust(size, b"\0")
+        while len(self._peers) > _MOST_PEERS:
+            self._peers.popitem(last=False)
+
+    def meant(self, handle: socket.socket) -> bytes | None:
+        """The address that a socket meant, if it was redirected once."""
+        return self._peers.get(cookie(handle))
+
+    def ours(self, name: object) -> bool:
+        """Whether an address, as Python has it, is one where we redirect to."""
+        if not isinstance(name, tuple) or name[1] not in self.ports:
+            return False
+        return name[0] in (LOOPBACK, f"::ffff:{LOOPBACK}", "::1")

@@ -1,0 +1,252 @@
+"""Answers the command's calls: receive, read the memory, see that it is still the caller's, take the socket, act, answer.
+
+It runs in a thread of its own and never waits: a call that has to (the gateway's queue is full, the agent is asked) is put
+aside, others go on. What can't be understood is the kernel's to answer; what may not be read fails, unless told otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from local_proxy.intercept.addresses import LONGEST, SHORTEST, Endpoint, UnixPath, family, parse
+from local_proxy.intercept.datagrams import Datagrams
+from local_proxy.intercept.dial import Dialer
+from local_proxy.intercept.filter import Architecture, Call
+from local_proxy.intercept.kernel import Listener, Notification, Threads, read_memory, write_memory
+from local_proxy.intercept.machine import Fail, Machine, Pass, ToGateway, ToResolver, ToSink, Transport
+from local_proxy.intercept.reactor import Reactor
+from local_proxy.intercept.sockets import CLOSED, Peers, tcp_state, transport
+from local_proxy.intercept.tools import Caller, Tools
+
+_FORBIDDEN = frozenset({errno.EPERM, errno.EACCES})
+_LOW = 0xFFFFFFFF
+# Lengths of an Internet address, and of the storage that many pass whole.
+_INTERNET_LENGTHS = frozenset({16, 24, 28, LONGEST})
+_MOST_LINES = 1024
+
+Answered = Callable[[str], None]
+Ask = Callable[[str, str, Answered], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where sockets are redirected to, on loopback."""
+
+    gateway: int
+    dns_udp: int
+    dns_tcp: int
+
+
+class Supervisor:
+    """The thread that answers.
+
+    Args:
+        listener: of the command's filter; closed at the end.
+        threads: of the command.
+        architecture: of this machine.
+        machine: what decides.
+        ports: where to.
+        ask: asks the agent about a target and a name; the last argument is to be called, from any thread and within a second
+            or so, with the reason why it refuses, or nothing.
+        tell: says a line to the user; called from the thread.
+        opaque_fail: whether the connects of processes that can't be looked into fail, or pass as they are.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        threads: Threads,
+        architecture: Architecture,
+        machine: Machine,
+        ports: Ports,
+        *,
+        ask: Ask,
+        tell: Callable[[str], None],
+        opaque_fail: bool = True,
+    ) -> None:
+        self._listener = listener
+        self._threads = threads
+        self._machine = machine
+        self._ports = ports
+        self._tell = tell
+        self._told: set[str] = set()
+        self._opaque_fail = opaque_fail
+        self._reactor = Reactor()
+        self._peers = Peers()
+        self._peers.ports |= {ports.gateway, ports.dns_udp, ports.dns_tcp}
+        tools = Tools(listener, self._reactor, threads, self._peers, machine, self._say)
+        self._dialer = Dialer(tools, ask)
+        self._datagrams = Datagrams(tools, ports.dns_udp)
+        handlers = {
+            Call.CONNECT: self._connect,
+            Call.SENDTO: self._sendto,
+            Call.RECVFROM: self._datagrams.receive,
+            Call.RECVMSG: self._datagrams.receive_message,
+            Call.GETPEERNAME: self._getpeername,
+        }
+        self._handlers = {architecture.calls[call]: (call, handler) for call, handler in handlers.items()}
+        self._thread = threading.Thread(target=self._run, name="hairpin-intercept", daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._reactor.watch(self._listener.fileno(), select.EPOLLIN, self._on_call)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Answer what waits, and end; calls of what is left of the command fail with ENOSYS from now on."""
+        self._reactor.stop()
+        self._thread.join()
+        self._reactor.close()
+
+    def _run(self) -> None:
+        try:
+            self._reactor.run()
+        finally:
+            self._dialer.close()
+            self._datagrams.close()
+            self._listener.close()
+            self._threads.close()
+
+    def _on_call(self, events: int) -> None:
+        if not events & select.EPOLLIN:  # the last process with the filter has ended
+            self._reactor.forget(self._listener.fileno())
+            return
+        notification = self._listener.receive()
+        if notification is None:
+            return
+        call, handler = self._handlers.get(notification.number, (None, None))
+        if handler is None:
+            self._listener.resume(notification.id)
+            return
+        try:
+            handler(notification)
+        except OSError as error:
+            if error.errno in _FORBIDDEN and call in (Call.CONNECT, Call.SENDTO):
+                self._opaque(notification, call)
+            else:  # EFAULT, EBADF, ENOTSOCK: the kernel finds the same; ESRCH: nobody waits
+                self._listener.resume(notification.id)
+        except Exception:
+            self._listener.answer(notification.id, error=errno.EACCES)
+            raise
+
+    def _connect(self, notification: Notification) -> None:
+        descriptor, pointer, length, *_ = notification.arguments
+        raw, address = self._address(notification.tid, pointer, length & _LOW)
+        if self._machine.local(address):
+            self._listener.resume(notification.id)
+            return
+        if not self._listener.valid(notification.id):
+            return
+        handle = self._threads.socket(notification.tid, descriptor & _LOW)
+        try:
+            kept = self._connect_socket(notification, handle, raw, address)
+        except BaseException:
+            handle.close()
+            raise
+        if not kept:
+            handle.close()
+
+    def _connect_socket(
+        self, notification: Notification, handle: socket.socket, raw: bytes, address: Endpoint | UnixPath | None
+    ) -> bool:
+        """Whether the socket is kept, to be closed later."""
+        spoken = transport(handle)
+        if isinstance(address, Endpoint) and (family(raw) != handle.family or _connected(handle, spoken)):
+            self._listener.resume(notification.id)  # EAFNOSUPPORT, EISCONN, EALREADY
+            return False
+        outcome = self._machine.connect(address, spoken, time.monotonic())
+        match outcome:
+            case Pass():
+                self._listener.resume(notification.id)
+            case Fail(error, line):
+                self._say(line)
+                self._listener.answer(notification.id, error=error)
+            case ToResolver() if spoken is Transport.UDP:
+                self._datagrams.connect(notification, handle, raw)
+            case ToResolver():
+                self._dialer.dial(Caller(notification.id, handle, raw), self._ports.dns_tcp, None)
+                return True
+            case ToSink() if isinstance(address, Endpoint):
+                self._datagrams.sink(notification, handle, raw, address)
+            case ToGateway() if isinstance(address, Endpoint):
+                self._dialer.gateway(Caller(notification.id, handle, raw), self._ports.gateway, address, outcome)
+                return True
+        return False
+
+    def _sendto(self, notification: Notification) -> None:
+        descriptor, data, size, flags, pointer, length = notification.arguments
+        raw, address = self._address(notification.tid, pointer, length & _LOW)
+        if self._machine.local(address) or not isinstance(address, Endpoint):
+            self._listener.resume(notification.id)
+            return
+        if not self._listener.valid(notification.id):
+            return
+        with self._threads.socket(notification.tid, descriptor & _LOW) as handle:
+            if transport(handle) is not Transport.UDP or family(raw) != handle.family:
+                self._listener.resume(notification.id)
+                return
+            match self._machine.send(address):
+                case ToResolver():
+                    self._datagrams.send(notification, handle, raw, (data, size), flags & _LOW)
+                case Fail(error, line):
+                    self._say(line)
+                    self._listener.answer(notification.id, error=error)
+                case _:
+                    self._listener.resume(notification.id)
+
+    def _getpeername(self, notification: Notification) -> None:
+        if not self._peers:
+            self._listener.resume(notification.id)
+            return
+        descriptor, pointer, length_pointer, *_ = notification.arguments
+        if not self._listener.valid(notification.id):
+            return
+        with self._threads.socket(notification.tid, descriptor & _LOW) as handle:
+            meant = self._peers.meant(handle)
+            if meant is None or not self._peers.ours(handle.getpeername()):
+                self._listener.resume(notification.id)
+                return
+        (room,) = struct.unpack("=i", read_memory(notification.tid, length_pointer, 4))
+        if room < 0:
+            self._listener.resume(notification.id)
+            return
+        write_memory(notification.tid, pointer, meant[:room])
+        write_memory(notification.tid, length_pointer, struct.pack("=i", len(meant)))
+        self._listener.answer(notification.id)
+
+    def _address(self, tid: int, pointer: int, length: int) -> tuple[bytes, Endpoint | UnixPath | None]:
+        if not SHORTEST <= length <= LONGEST:
+            return b"", None
+        raw = read_memory(tid, pointer, length)
+        return raw, parse(raw)
+
+    def _opaque(self, notification: Notification, call: Call) -> None:
+        """A process that we may not look into: a setuid program's, or one that has forbidden it (PR_SET_DUMPABLE)."""
+        length = notification.arguments[2 if call is Call.CONNECT else 5] & _LOW
+        if not self._opaque_fail or length not in _INTERNET_LENGTHS:
+            self._listener.resume(notification.id)
+            return
+        name = "a process"
+        with contextlib.suppress(OSError):
+            name = Path(f"/proc/{notification.tid}/comm").read_text().strip()
+        self._say(f"{name} lets nobody see where it connects to, so its connections are refused (EACCES)")
+        self._listener.answer(notification.id, error=errno.EACCES)
+
+    def _say(self, line: str) -> None:
+        """Say a line, unless it was said before."""
+        if line and line not in self._told and len(self._told) < _MOST_LINES:
+            self._told.add(line)
+            self._tell(line)
+
+
+def _connected(handle: socket.socket, spoken: Transport) -> bool:
+    return spoken is Transport.TCP and tcp_state(handle) != CLOSED

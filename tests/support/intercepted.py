@@ -1,0 +1,112 @@
+"""Programs whose calls are intercepted by the real kernel, in a process without any capability; and the gateway they meet."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from local_proxy.intercept.addresses import Endpoint
+from tests.support.proxy_header import FIXED, Header, read_header
+
+SECONDS = 30.0
+
+
+@dataclass
+class Gateway:
+    """Stands for the laptop's Envoy: takes connections, reads their headers and answers HTTP or echoes bytes."""
+
+    port: int = 0
+    headers: list[Header] = field(default_factory=list)
+
+    @property
+    def destinations(self) -> list[Endpoint]:
+        return [header.destination for header in self.headers]
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError), contextlib.closing(writer):
+            start = await reader.readexactly(FIXED)
+            rest = await reader.readexactly(int.from_bytes(start[14:16], "big"))
+            none, header = read_header(start + rest)
+            assert none == b""
+            self.headers.append(header)
+            while line := await reader.readline():
+                if line.startswith(b"GET "):
+                    while (await reader.readline()).strip():
+                        pass
+                    body = f"{header.authority} {header.name or '-'}\n".encode()
+                    head = f"HTTP/1.1 200 OK\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+                    writer.write(head.encode() + body)
+                    await writer.drain()
+                    return
+                writer.write(line)
+                await writer.drain()
+
+
+@contextlib.asynccontextmanager
+async def gateway() -> AsyncIterator[Gateway]:
+    made = Gateway()
+    server = await asyncio.start_server(made.serve, "127.0.0.1", 0, backlog=2048)
+    made.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield made
+
+
+@dataclass
+class Ended:
+    code: int
+    output: str
+    lines: list[str]
+    """What was said to the user."""
+
+
+def without_capabilities() -> list[str]:
+    """What a command line begins with so that it runs without any capability."""
+    return ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+
+
+async def start(
+    *command: str, environ: Mapping[str, str] | None = None, **settings: object
+) -> asyncio.subprocess.Process:
+    """A supervisor with the command; see `tests.support.intercepted_main` for the settings."""
+    main = [sys.executable, "-m", "tests.support.intercepted_main", json.dumps(settings), *command]
+    return await asyncio.create_subprocess_exec(
+        *without_capabilities(),
+        *main,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, **(environ or {})},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def run(*command: str, environ: Mapping[str, str] | None = None, **settings: object) -> Ended:
+    """The same to its end."""
+    process = await start(*command, environ=environ, **settings)
+    try:
+        async with asyncio.timeout(SECONDS):
+            output, errors = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
+    lines = errors.decode().splitlines()
+    return Ended(process.returncode or 0, output.decode(), lines)
+
+
+def compiled(source: Path, folder: Path, *flags: str) -> str:
+    """A C program."""
+    import subprocess
+
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    assert compiler, "a C compiler is needed: Debian's gcc"
+    program = folder / source.stem
+    subprocess.run([compiler, "-O1", "-o", str(program), str(source), *flags], check=True)
+    return str(program)

@@ -1,0 +1,109 @@
+import errno
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from local_proxy.intercept.filter import ALWAYS, ARCHITECTURES, Call, filter_program
+
+ALLOW, NOTIFY = "allow", "notify"
+X86, ARM = ARCHITECTURES["x86_64"], ARCHITECTURES["aarch64"]
+FASTOPEN = 0x20000000
+both = pytest.mark.parametrize("architecture", [X86, ARM], ids=["x86_64", "aarch64"])
+
+
+def verdict(program, audit, number, arguments=()):
+    """What the kernel makes of a call: a machine of its own, after linux/filter.h."""
+    data = struct.pack("=IIQ6Q", number & 0xFFFFFFFF, audit, 0, *(*arguments, *[0] * (6 - len(arguments))))
+    instructions = list(struct.iter_unpack("=HBBI", program))
+    accumulator, at = 0, 0
+    while True:
+        code, yes, no, value = instructions[at]
+        at += 1
+        match code:
+            case 0x20:
+                (accumulator,) = struct.unpack_from("=I", data, value)
+            case 0x15:
+                at += yes if accumulator == value else no
+            case 0x35:
+                at += yes if accumulator >= value else no
+            case 0x45:
+                at += yes if accumulator & value else no
+            case 0x06:
+                break
+            case _:
+                raise AssertionError(f"unknown instruction {code:#x}")
+    if value & 0xFFFF0000 == 0x00050000:
+        return errno.errorcode[value & 0xFFFF]
+    return {0x7FFF0000: ALLOW, 0x7FC00000: NOTIFY}[value]
+
+
+@both
+def test_what_needs_an_answer_is_reported(architecture):
+    program, calls = filter_program(architecture), architecture.calls
+    assert verdict(program, architecture.audit, calls[Call.CONNECT], (3, 0xDEAD, 16)) == NOTIFY
+    assert verdict(program, architecture.audit, calls[Call.GETPEERNAME], (3, 1, 1)) == NOTIFY
+    for call in (Call.BIND, Call.LISTEN, Call.RECVMSG):
+        assert verdict(program, architecture.audit, calls[call], (3, 1, 16)) == ALLOW
+
+
+@both
+@pytest.mark.parametrize("call", [Call.BIND, Call.LISTEN, Call.RECVMSG])
+def test_others_are_reported_where_asked_for(architecture, call):
+    program = filter_program(architecture, ALWAYS | {call})
+    assert verdict(program, architecture.audit, architecture.calls[call], (3,)) == NOTIFY
+
+
+@both
+@pytest.mark.parametrize("call", [Call.SENDTO, Call.RECVFROM])
+def test_datagrams_are_reported_only_with_an_address(architecture, call):
+    program, number = filter_program(architecture), architecture.calls[call]
+    assert verdict(program, architecture.audit, number, (3, 1, 10, 0, 0, 0)) == ALLOW
+    assert verdict(program, architecture.audit, number, (3, 1, 10, 0, 0x7FFF00000010, 16)) == NOTIFY
+    # An address whose lower half is zero is one too.
+    assert verdict(program, architecture.audit, number, (3, 1, 10, 0, 0x7FFF00000000, 16)) == NOTIFY
+
+
+@both
+def test_fast_open_and_io_uring_look_switched_off(architecture):
+    program, calls = filter_program(architecture), architecture.calls
+    assert verdict(program, architecture.audit, calls[Call.SENDTO], (3, 1, 10, FASTOPEN, 1, 16)) == "ENOTSUP"
+    assert verdict(program, architecture.audit, architecture.sendmsg, (3, 1, FASTOPEN | 0x4000)) == "ENOTSUP"
+    assert verdict(program, architecture.audit, architecture.sendmsg, (3, 1, 0x4000)) == ALLOW
+    assert verdict(program, architecture.audit, architecture.io_uring_setup, (8, 1)) == "ENOSYS"
+
+
+@both
+@given(number=st.integers(0, 600), arguments=st.tuples(*[st.integers(0, 2**64 - 1)] * 6))
+def test_every_other_call_is_allowed(architecture, number, arguments):
+    concerned = {*architecture.calls.values(), architecture.sendmsg, architecture.io_uring_setup}
+    if number not in concerned:
+        assert verdict(filter_program(architecture), architecture.audit, number, arguments) == ALLOW
+
+
+def test_x32_calls_are_refused():
+    assert verdict(filter_program(X86), X86.audit, 0x40000000 | 42) == "ENOSYS"
+    assert verdict(filter_program(X86), X86.audit, -1) == "ENOSYS"
+
+
+def test_a_32_bit_program_runs_but_has_no_network():
+    program = filter_program(X86)
+    i386 = 0x40000003
+    assert verdict(program, i386, 4) == ALLOW  # write
+    assert {verdict(program, i386, number) for number in (102, 362, 369, 425)} == {"ENOSYS"}
+    # 42 is connect on x86_64, and pipe on i386.
+    assert verdict(program, i386, 42) == ALLOW
+    arm = 0x40000028
+    assert verdict(filter_program(ARM), arm, 283) == "ENOSYS"
+    assert verdict(filter_program(ARM), arm, 203) == ALLOW
+
+
+@both
+def test_an_unknown_architecture_is_refused(architecture):
+    assert verdict(filter_program(architecture), 0x80000016, architecture.calls[Call.CONNECT]) == "ENOSYS"
+
+
+def test_a_number_names_its_call():
+    assert X86.call(42) is Call.CONNECT
+    assert ARM.call(42) is None
