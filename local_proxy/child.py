@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ from local_proxy.signals import SIGNALLED, Signals, in_foreground
 
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
 _STANDARD_INPUT = 0
+
+Starter = Callable[[str, Sequence[str], Mapping[str, str]], Awaitable[asyncio.subprocess.Process]]
+"""Makes the process of a command: given the program's path, the command line and the environment. May raise OSError."""
 
 
 class CommandNotFoundError(HairpinError):
@@ -107,12 +110,13 @@ async def run_child(
     *,
     folder: Path | None = None,
     warn: Callable[[str], None] = lambda _: None,
+    start: Starter | None = None,
 ) -> AsyncIterator[Child]:
     """Run a command: signals are passed on to it inside the context, and it has ended at the context's end.
 
     If the context is left early, it gets SIGTERM and, two seconds later, SIGKILL. If we are killed, the same happens,
     and `folder`, where our keys lie, is removed. If it heeds no Ctrl-C, `warn` is told so at the second, and the third
-    kills it.
+    kills it. `start` makes the process, if not we ourselves.
 
     Raises:
         CommandNotFoundError: there is no such command, or its interpreter is missing.
@@ -120,7 +124,7 @@ async def run_child(
     """
     program = find_command(command, environ)
     terminal = _terminal_settings()
-    child = Child(await _start(program, command, environ))
+    child = Child(await _start(start or start_natively, program, command, environ))
     insistence = Insistence(child.pid, Path(command[0]).name, warn)
     try:
         async with _guarded(child.pid, folder):
@@ -136,11 +140,20 @@ async def run_child(
             _restore_terminal(terminal)
 
 
-async def _start(program: str, command: Sequence[str], environ: Mapping[str, str]) -> asyncio.subprocess.Process:
+async def start_natively(
+    program: str, command: Sequence[str], environ: Mapping[str, str]
+) -> asyncio.subprocess.Process:
+    """A process that is ours and nothing else."""
+    return await asyncio.create_subprocess_exec(command[0], *command[1:], executable=program, env=dict(environ))
+
+
+async def _start(
+    start: Starter, program: str, command: Sequence[str], environ: Mapping[str, str]
+) -> asyncio.subprocess.Process:
     # What was written before the command's first line must stand before it.
     sys.stdout.flush()
     try:
-        return await asyncio.create_subprocess_exec(command[0], *command[1:], executable=program, env=dict(environ))
+        return await start(program, command, environ)
     except FileNotFoundError as error:
         raise CommandNotFoundError(f"{program}: its interpreter is missing: {_first_line(program)}") from error
     except PermissionError as error:

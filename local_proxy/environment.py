@@ -58,6 +58,26 @@ def command_environment(
     return CommandEnvironment(variables, _notes(inherited, variables))
 
 
+def intercepted_environment(
+    inherited: Mapping[str, str], *, session: str, environment: str | None = None
+) -> CommandEnvironment:
+    """What a command is started with whose connections are intercepted.
+
+    The user's proxy variables go: the pod has none, and a company's proxy knows no name of the mesh.
+
+    Args:
+        inherited: our own environment.
+        session: the session's name.
+        environment: the feature environment's name.
+    """
+    proxies = _both_cases(dict.fromkeys(_PROXIES, ""))
+    variables = {name: value for name, value in inherited.items() if name not in proxies}
+    variables[SESSION_VARIABLE] = session
+    if environment:
+        variables[ENVIRONMENT_VARIABLE] = environment
+    return CommandEnvironment(variables, _notes(inherited, variables))
+
+
 def _both_cases(variables: Mapping[str, str]) -> dict[str, str]:
     # Programs differ in which they read: curl takes http_proxy in lower case only, others upper case first.
     return {name: value for key, value in variables.items() for name in (key, key.upper())}
@@ -77,7 +97,7 @@ def _notes(inherited: Mapping[str, str], variables: Mapping[str, str]) -> tuple[
 
 
 def _differs(name: str, inherited: Mapping[str, str], variables: Mapping[str, str]) -> bool:
-    return bool(inherited.get(name)) and inherited[name] != variables[name]
+    return bool(inherited.get(name)) and inherited[name] != variables.get(name)
 
 
 def _without_password(url: str) -> str:

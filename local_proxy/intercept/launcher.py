@@ -13,11 +13,10 @@ Frames of hairpin's: a length (u32) and marshal's bytes. Frames of ours: one byt
 
 from __future__ import annotations
 
-import contextlib
+import _signal  # type: ignore[import-not-found] # the module signal builds enums, which takes longer than all of this
 import ctypes
 import marshal
 import os
-import signal
 import struct
 import sys
 
@@ -51,8 +50,8 @@ def main() -> None:
         return
     _send(descriptor, b"L", listener, ctypes.addressof(probe))
     program, arguments, environment = _receive(descriptor)
-    for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(ignored_by_python, signal.SIG_DFL)
+    for ignored_by_python in (_signal.SIGPIPE, _signal.SIGXFSZ):
+        _signal.signal(ignored_by_python, _signal.SIG_DFL)
     try:
         os.execve(program, arguments, environment)  # noqa: S606 - no shell is wanted
     except OSError as error:
@@ -100,8 +99,10 @@ def _read(descriptor: int, length: int) -> bytes:
 
 
 def _send(descriptor: int, kind: bytes, first: int, second: int) -> None:
-    with contextlib.suppress(OSError):
+    try:  # noqa: SIM105 - contextlib takes as long as all else
         os.write(descriptor, FRAME.pack(kind, first, second))
+    except OSError:
+        pass
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Programs under the real kernel's seccomp user notification, without any capability."""
 
 import errno
+import json
 import sys
 import textwrap
 import time
@@ -30,10 +31,10 @@ async def python(envoy, program, **settings):
     return ended
 
 
-async def test_curl_reaches_the_gateway_with_destination_and_name(envoy):
+async def test_curl_reaches_the_gateway_with_its_destination(envoy):
     command = ["curl", "-sS", "--noproxy", "*", "http://10.1.2.3:8080/"]
-    ended = await intercepted.run(*command, gateway=envoy.port, names={"inventory": ["10.1.2.3"]})
-    assert (ended.code, ended.output) == (0, "10.1.2.3:8080 inventory\n")
+    ended = await intercepted.run(*command, gateway=envoy.port)
+    assert (ended.code, ended.output) == (0, "10.1.2.3:8080 -\n")
     (header,) = envoy.headers
     assert str(header.destination) == "10.1.2.3:8080"
     assert header.source.address.is_loopback
@@ -383,7 +384,7 @@ async def test_no_call_hangs_when_the_supervisor_is_killed(envoy):
     ("script", "code", "output"),
     [
         ("exit 7", 7, ""),
-        ("kill -TERM $$", 241, ""),  # -15, as Python has it
+        ("kill -TERM $$", 128 + 15, ""),
         ("echo $$; exec sh -c 'echo $$'", 0, None),
         ("trap '' USR1; kill -USR1 $$; echo through", 0, "through\n"),
     ],
@@ -406,3 +407,151 @@ async def test_the_command_gets_signals_and_environment_as_from_us(envoy):
     ignored = int(ended.output.split()[1], 16)
     assert not ignored & 1 << 12, "SIGPIPE"
     assert ended.output.split()[2] == "0"
+
+
+async def test_a_command_that_cannot_be_executed_says_so(envoy, tmp_path):
+    script = tmp_path / "script"
+    script.write_text("#!/nowhere/interpreter\n")
+    script.chmod(0o755)
+    ended = await intercepted.run(str(script), gateway=envoy.port)
+    assert ended.code != 0
+    assert any("CommandNotFoundError" in line and "its interpreter is missing" in line for line in ended.lines), (
+        ended.lines
+    )
+
+
+# Names
+
+NAMES = {
+    "inventory": ["10.1.2.3"],
+    "inventory.shop": ["10.1.2.3"],
+    "both.shop": ["10.1.2.4", "2001:db8::4"],
+    "six.shop": ["2001:db8::6"],
+    "catalog.shop": "virtual",
+    "broken.shop": "fails",
+}
+
+
+async def test_names_of_the_mesh_resolve_and_go_along(envoy):
+    command = [
+        "curl",
+        "-sS",
+        "http://inventory/",
+        "http://both.shop:8080/",
+        "http://six.shop/",
+        "http://catalog.shop:81/",
+    ]
+    ended = await intercepted.run(*command, gateway=envoy.port, names=NAMES)
+    assert ended.output.splitlines() == [
+        "10.1.2.3:80 inventory",
+        "10.1.2.4:8080 both.shop",
+        "[2001:db8::6]:80 six.shop",
+        "catalog.shop:81 catalog.shop",
+    ]
+
+
+async def test_libcs_resolver(envoy):
+    await python(
+        envoy,
+        """
+        def found(name, family=0):
+            try:
+                return sorted({entry[4][0] for entry in socket.getaddrinfo(name, 80, family, socket.SOCK_STREAM)})
+            except socket.gaierror as error:
+                return error.errno
+        assert found("inventory") == ["10.1.2.3"]
+        assert found("both.shop") == ["10.1.2.4"]
+        assert found("both.shop", socket.AF_INET6) in (socket.EAI_NONAME, socket.EAI_NODATA)
+        assert found("six.shop") == ["2001:db8::6"]
+        assert found("catalog.shop")[0].startswith("198.18."), found("catalog.shop")
+        assert found("nowhere.shop") == socket.EAI_NONAME
+        assert found("broken.shop") == socket.EAI_AGAIN
+        assert "127.0.0.1" in found("localhost") + found("x.localhost", socket.AF_INET)
+        assert socket.gethostbyaddr("10.1.2.3")[0] == "inventory"
+        """,
+        names=NAMES,
+    )
+
+
+async def test_many_who_ask_the_same_are_one_question(envoy):
+    ended = await python(
+        envoy,
+        """
+        threads = [threading.Thread(target=socket.getaddrinfo, args=("inventory", 80)) for _ in range(30)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        """,
+        names=NAMES,
+        asked=True,
+    )
+    assert json.loads(ended.lines[-1]) == {"inventory": 1}
+
+
+QUERY = r"""
+def query(name, kind=1, number=7):
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    return number.to_bytes(2, "big") + b"\1\0\0\1\0\0\0\0\0\0" + labels + b"\0\0" + bytes([kind]) + b"\0\1"
+"""
+
+
+async def test_resolvers_that_look_at_the_source_of_an_answer(envoy):
+    """As musl's and c-ares', which drop an answer that is not the name server's: blocking, polling, connected, over TCP."""
+    await python(
+        envoy,
+        textwrap.dedent(QUERY)
+        + textwrap.dedent(r"""
+        server = ("192.0.2.53", 53)
+        for family, address in ((socket.AF_INET, server), (socket.AF_INET6, ("2001:db8::53", 53, 0, 0))):
+            s = socket.socket(family, socket.SOCK_DGRAM)
+            s.sendto(query("inventory"), address)
+            answer, source = s.recvfrom(512)
+            assert source == address and answer[:2] == b"\0\7" and answer.endswith(b"\x0a\1\2\3"), (answer, source)
+            s.setblocking(False)
+            s.sendto(query("inventory"), address)
+            assert select.select([s], [], [], 5)[0]
+            assert s.recvfrom(512)[1] == address
+            try:
+                s.recvfrom(512)
+            except BlockingIOError:
+                pass
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        s.connect(server)
+        assert s.getpeername() == server
+        s.send(query("inventory"))
+        assert s.recvfrom(512)[1] == server
+        s = socket.create_connection(server)
+        assert s.getpeername() == server
+        message = query("inventory")
+        s.sendall(len(message).to_bytes(2, "big") + message)
+        assert s.recv(2) and s.recv(512).endswith(b"\x0a\1\2\3")
+        """),
+        names=NAMES,
+    )
+
+
+async def test_other_answers_keep_their_source(envoy):
+    await python(
+        envoy,
+        textwrap.dedent(QUERY)
+        + textwrap.dedent("""
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        s.bind(("127.0.0.1", 0))
+        s.sendto(query("inventory"), ("192.0.2.53", 53))
+        assert s.recvfrom(512)[1] == ("192.0.2.53", 53)
+        other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        other.bind(("127.0.0.1", 0))
+        other.sendto(b"hello", s.getsockname())
+        assert s.recvfrom(512) == (b"hello", other.getsockname())
+        """),
+        names=NAMES,
+    )
+
+
+async def test_a_name_that_a_rule_refuses_says_so_at_the_connect(envoy):
+    ended = await intercepted.run(
+        "curl", "-sS", "http://payments.prod/", gateway=envoy.port, rules=[["refuse", "*.prod"]], names=NAMES
+    )
+    assert ended.code == 7, "couldn't connect"
+    assert any("payments.prod:80" in line and "is refused by --refuse *.prod" in line for line in ended.lines), (
+        ended.lines
+    )

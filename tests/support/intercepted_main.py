@@ -1,6 +1,7 @@
-"""`python -m tests.support.intercepted_main SETTINGS COMMAND...`: the command under supervision; its exit code.
+"""`python -m tests.support.intercepted_main SETTINGS COMMAND...`: the command under interception; its exit code.
 
-SETTINGS is JSON: gateway, a port; rules, pairs of action and text; refused, reasons by target; udp; names, addresses by name.
+SETTINGS is JSON: gateway, a port; rules, pairs of action and text; refused, reasons by target; asked_seconds, how long the agent
+takes to say so; names, addresses by name, or "virtual"; udp; intercept; killed, seconds after which this process kills itself.
 Lines for the user go to standard error.
 """
 
@@ -11,54 +12,82 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from ipaddress import ip_address
 
-from local_proxy.child import find_command
-from local_proxy.intercept.launch import launched
-from local_proxy.intercept.machine import Machine, UdpPolicy
-from local_proxy.intercept.names import Names
-from local_proxy.intercept.supervisor import Ports, Supervisor
+from local_proxy.child import Child, run_child
+from local_proxy.intercept import strategy
+from local_proxy.intercept.dns_message import Code
+from local_proxy.intercept.machine import UdpPolicy
+from local_proxy.intercept.resolver import NO_SUCH_NAME, Meaning
+from local_proxy.intercept.strategy import Intercept, Mesh, interception
 from local_proxy.rules import Action, Rules, parse_rule
+from local_proxy.signals import Signals
+
+
+class Agent:
+    """Stands for it."""
+
+    def __init__(self, settings) -> None:
+        self._names = settings.get("names", {})
+        self._refused = settings.get("refused", {})
+        self._seconds = settings.get("asked_seconds", 0.01)
+        self.asked = Counter()
+
+    async def meaning(self, name):
+        self.asked[name] += 1
+        await asyncio.sleep(0.01)
+        match self._names.get(name):
+            case None:
+                return NO_SUCH_NAME
+            case "virtual":
+                return Meaning(virtual=True)
+            case "fails":
+                return Meaning(code=Code.SERVER_FAILURE)
+            case addresses:
+                return Meaning(tuple(map(ip_address, addresses)))
+
+    async def refusal(self, target, name):
+        await asyncio.sleep(self._seconds)
+        return self._refused.get(target, "")
 
 
 async def main() -> int:
     settings, command = json.loads(sys.argv[1]), sys.argv[2:]
-    names = Names()
-    for name, addresses in settings.get("names", {}).items():
-        names.remember(name, map(ip_address, addresses))
-    machine = Machine(
-        Rules(tuple(parse_rule(Action(action), text) for action, text in settings.get("rules", ()))),
-        names,
-        frozenset(),
-        UdpPolicy(settings.get("udp", "refuse")),
+    strategy.REFUSAL_SECONDS = 60
+    agent = Agent(settings)
+    rules = Rules(tuple(parse_rule(Action(action), text) for action, text in settings.get("rules", ())))
+    mesh = Mesh(
+        gateway=settings["gateway"],
+        http_proxy=1,
+        rules=rules,
+        local_hosts=(),
+        meaning=agent.meaning,
+        refusal=agent.refusal,
     )
-    refused = settings.get("refused", {})
-    loop = asyncio.get_running_loop()
-
-    def ask(target, name, answered):
-        # As the agent: after a while, and from another thread.
-        loop.call_soon_threadsafe(
-            loop.call_later, settings.get("asked_seconds", 0.01), answered, refused.get(target, "")
-        )
+    choice = Intercept(settings.get("intercept", "on"))
 
     def tell(line):
         os.write(2, f"{line}\n".encode())
 
-    async with launched() as waiting:
-        ports = Ports(settings["gateway"], settings.get("dns", 9), settings.get("dns_tcp", 9))
-        supervisor = Supervisor(
-            waiting.listener, waiting.threads, waiting.architecture, machine, ports, ask=ask, tell=tell
-        )
-        supervisor.start()
-        try:
-            process = await waiting.execute(find_command(command, os.environ), command, os.environ)
-            if settings.get("killed"):
-                await asyncio.sleep(settings["killed"])
-                os.kill(os.getpid(), signal.SIGKILL)
-            return await process.wait()
-        finally:
-            supervisor.stop()
+    with Signals().installed() as signals:
+        async with interception(
+            choice, mesh, command[0], udp=UdpPolicy(settings.get("udp", "refuse")), tell=tell
+        ) as way:
+            environment = way.environment(os.environ, "alice-1", None)
+            async with run_child(command, environment.variables, signals, warn=tell, start=way.start) as child:
+                code = await _wait(child, settings.get("killed"))
+    if settings.get("asked"):
+        tell(json.dumps(agent.asked))
+    return code
+
+
+async def _wait(child: Child, killed: float | None) -> int:
+    if killed:
+        await asyncio.sleep(killed)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return await child.wait()
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()) % 256)
+    sys.exit(asyncio.run(main()))

@@ -1,0 +1,223 @@
+"""How a command's connections come to the mesh: intercepted, or by the proxy variables that many programs heed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from hairpin.errors import UnavailableError
+from local_proxy.child import Starter, start_natively
+from local_proxy.environment import CommandEnvironment, command_environment, intercepted_environment
+from local_proxy.intercept.dns import Forwarder, name_server
+from local_proxy.intercept.elf import reads_answers_by_recvmsg
+from local_proxy.intercept.filter import ALWAYS, Call
+from local_proxy.intercept.launch import CannotInterceptError, Launched, launched
+from local_proxy.intercept.machine import Machine, UdpPolicy
+from local_proxy.intercept.names import Names
+from local_proxy.intercept.resolv_conf import PATH, ResolvConf, parse_resolv_conf
+from local_proxy.intercept.resolver import Meaning, Resolver
+from local_proxy.intercept.supervisor import Answered, Ports, Supervisor
+from local_proxy.rules import Rules
+
+REFUSAL_SECONDS = 1.0
+"""How long a connect may wait to hear that the agent would refuse it; it goes on then, and may be refused later."""
+
+
+class Intercept(StrEnum):
+    """Whether connections are intercepted."""
+
+    AUTO = "auto"
+    """Where that is possible."""
+    ON = "on"
+    """Or the command does not run."""
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mesh:
+    """What the ways into the mesh need of a session."""
+
+    gateway: int
+    """The port that takes connections with a header, on loopback."""
+    http_proxy: int
+    """The port that takes CONNECT and absolute-form requests."""
+    rules: Rules
+    local_hosts: tuple[str, ...]
+    """What the proxy variables' exceptions can say of the rules."""
+    meaning: Callable[[str], Awaitable[Meaning]]
+    """What a name means in the mesh."""
+    refusal: Callable[[str, str], Awaitable[str]]
+    """Why the agent would refuse a target, for a name that was looked up or nothing; nothing if it wouldn't."""
+
+
+class Interception(Protocol):
+    """A way into the mesh."""
+
+    @property
+    def every_connection(self) -> bool:
+        """Whether it needs nothing of the program."""
+
+    @property
+    def start(self) -> Starter:
+        """Starts the command, once."""
+
+    def environment(self, inherited: Mapping[str, str], session: str, environment: str | None) -> CommandEnvironment:
+        """What the command is started with.
+
+        Args:
+            inherited: our own environment.
+            session: the session's name.
+            environment: the feature environment's name.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyVariables:
+    """The command is told of an HTTP proxy, and may heed it."""
+
+    mesh: Mesh
+    every_connection: bool = False
+    start: Starter = start_natively
+
+    def environment(self, inherited: Mapping[str, str], session: str, environment: str | None) -> CommandEnvironment:
+        """With proxy variables."""
+        return command_environment(
+            inherited,
+            egress_port=self.mesh.http_proxy,
+            session=session,
+            environment=environment,
+            local_hosts=self.mesh.local_hosts,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Seccomp:
+    """The command's system calls are answered by us."""
+
+    waiting: Launched
+    every_connection: bool = True
+
+    @property
+    def start(self) -> Starter:
+        """Has the waiting process become the command."""
+        return self.waiting.execute
+
+    def environment(self, inherited: Mapping[str, str], session: str, environment: str | None) -> CommandEnvironment:
+        """Without proxy variables, the user's included: the pod has none."""
+        return intercepted_environment(inherited, session=session, environment=environment)
+
+
+@contextlib.asynccontextmanager
+async def interception(
+    choice: Intercept, mesh: Mesh, program: str, *, udp: UdpPolicy, tell: Callable[[str], None]
+) -> AsyncIterator[Interception]:
+    """The way that was chosen, or is possible, during the block.
+
+    Args:
+        choice: the user's.
+        mesh: the session's.
+        program: what will be executed.
+        udp: what becomes of UDP.
+        tell: says a line to the user; from any thread.
+
+    Raises:
+        UnavailableError: it must be interception, and can't.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        way: Interception = ProxyVariables(mesh)
+        if choice is not Intercept.OFF:
+            try:
+                way = await stack.enter_async_context(_seccomp(mesh, program, udp, tell))
+            except CannotInterceptError as error:
+                if choice is Intercept.ON:
+                    raise UnavailableError(f"--intercept on: {error}; --intercept off uses proxy variables") from error
+                tell(fallback_text(str(error)))
+        yield way
+
+
+def fallback_text(reason: str) -> str:
+    """What is said where interception is not possible."""
+    return (
+        f"connections are not intercepted: {reason}. By proxy variables curl, Python, Go and the like make their HTTP calls "
+        "in the mesh; TCP of other kinds, names of the mesh and programs that heed no such variables are not covered"
+    )
+
+
+@contextlib.asynccontextmanager
+async def _seccomp(
+    mesh: Mesh, program: str, udp: UdpPolicy, tell: Callable[[str], None]
+) -> AsyncIterator[Interception]:
+    reported = ALWAYS | {Call.RECVMSG} if reads_answers_by_recvmsg(program) else ALWAYS
+    async with launched(reported) as waiting, asyncio.TaskGroup() as tasks:
+        settings, names = _resolv_conf(), Names()
+        resolver = Resolver(
+            tasks,
+            mesh.rules,
+            names,
+            ask=mesh.meaning,
+            forward=Forwarder(settings.name_servers),
+            search=settings.search,
+        )
+        asking = _Asking(tasks, mesh.refusal)
+        async with name_server(resolver.answer) as dns:
+            supervisor = Supervisor(
+                waiting.listener,
+                waiting.threads,
+                waiting.architecture,
+                Machine(mesh.rules, names, settings.addresses, udp),
+                Ports(mesh.gateway, dns.udp, dns.tcp),
+                ask=asking.ask,
+                tell=tell,
+            )
+            supervisor.start()
+            try:
+                yield Seccomp(waiting)
+            finally:
+                supervisor.stop()
+                asking.close()
+
+
+class _Asking:
+    """Asks the agent about destinations, for the supervisor's thread."""
+
+    def __init__(self, tasks: asyncio.TaskGroup, refusal: Callable[[str, str], Awaitable[str]]) -> None:
+        self._tasks = tasks
+        self._refusal = refusal
+        self._loop = asyncio.get_running_loop()
+        self._running: set[asyncio.Task[None]] = set()
+
+    def ask(self, target: str, name: str, answered: Answered) -> None:
+        """From any thread."""
+        self._loop.call_soon_threadsafe(self._begin, self._ask(target, name, answered))
+
+    def close(self) -> None:
+        """Ask no more."""
+        for task in self._running:
+            task.cancel()
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = self._tasks.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _ask(self, target: str, name: str, answered: Answered) -> None:
+        refusal = ""
+        try:
+            async with asyncio.timeout(REFUSAL_SECONDS):
+                refusal = await self._refusal(target, name)
+        except TimeoutError:
+            pass
+        finally:
+            answered(refusal)
+
+
+def _resolv_conf() -> ResolvConf:
+    try:
+        return parse_resolv_conf(Path(PATH).read_text(errors="replace"))
+    except OSError:
+        return ResolvConf()
