@@ -23,7 +23,7 @@ from local_proxy.intercept.dns_message import (
 EDNS = b"\0" + struct.pack(">HHIH", 41, 4096, 0, 0)
 
 
-def question(name="inventory", kind=Type.A, identity=7, flags=0x0100, extra=b"", group=1):
+def question(name="inventory", kind=Type.A, *, identity=7, flags=0x0100, extra=b"", group=1):
     counts = (1, 0, 0, 1 if extra else 0)
     return struct.pack(">6H", identity, flags, *counts) + encode_name(name) + struct.pack(">HH", kind, group) + extra
 
