@@ -18,6 +18,8 @@ from hairpin.model.target import Target
 from hairpin.model.version import OURS
 from hairpin.ports import free_ports
 from local_proxy.control_planes import Connection
+from local_proxy.rule_flags import rules_in
+from local_proxy.rules import Rule
 
 MAX_PORT = 65535
 DEFAULT_LEASE_SECONDS = 10
@@ -35,7 +37,6 @@ _CONNECTION = ("--namespace", "--config", "--kubeconfig", "--context")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _LEASE = re.compile(r"(\d+)([smh]?)")
 _Choice = TypeVar("_Choice", bound=StrEnum)
-_HOST = re.compile(r"\*?\.?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|[0-9A-Fa-f:]+")
 
 
 class Forwarder(StrEnum):
@@ -62,7 +63,8 @@ class RunOptions:
     egress_port: int | None = None
     """None: a free one."""
     lease_seconds: int = DEFAULT_LEASE_SECONDS
-    local_hosts: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    """Where the command's connections go, as the user says."""
     connection: Connection = field(default_factory=Connection)
     identity: EgressIdentity = EgressIdentity.AGENT
     forwarder: Forwarder = Forwarder.HAIRPIN
@@ -110,7 +112,7 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
         port=_port("--port", arguments.port),
         egress_port=_port("--egress-port", arguments.egress_port),
         lease_seconds=_lease(arguments.lease),
-        local_hosts=tuple(_local_host(host) for host in arguments.local),
+        rules=rules_in(arguments),
         connection=connection_of(arguments),
         identity=_choice("--identity", arguments.identity, EgressIdentity),
         forwarder=_choice("--port-forward", arguments.port_forward, Forwarder),
@@ -226,13 +228,6 @@ def _lease(text: str | None) -> int:
         remedy = f"write 1 to {MAX_LEASE_SECONDS} seconds, such as 10 or 2m"
         raise InvalidFieldError("--lease", text, "is no time that the requests may stay taken", remedy)
     return seconds
-
-
-def _local_host(text: str) -> str:
-    if not _HOST.fullmatch(text):
-        remedy = "write a host name or an address, without scheme or port: --local db.internal"
-        raise InvalidFieldError("--local", text, "is no host", remedy)
-    return text
 
 
 def egress_port(wanted: int | None) -> int:

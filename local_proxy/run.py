@@ -28,6 +28,7 @@ from local_proxy.options import Forwarder, RunOptions, egress_port, in_flags
 from local_proxy.ports import PortWatcher
 from local_proxy.process_tree import ProcessTree, adopt_orphans
 from local_proxy.reach import Direct, Reach, port_forwards
+from local_proxy.rule_flags import local_hosts
 from local_proxy.session_store import ControlPlane
 from local_proxy.sessions import requests_text
 from local_proxy.signals import Signals
@@ -149,7 +150,7 @@ async def _serve_command(options: RunOptions, link: Link, console: Console, sign
         egress_port=egress,
         session=session.name,
         environment=options.environment,
-        local_hosts=options.local_hosts,
+        local_hosts=local_hosts(options.rules),
     )
     for note in environment.notes:
         console.say(note)

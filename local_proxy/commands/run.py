@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from hairpin.cli import Command
+from local_proxy.commands.rule_arguments import add_rule_arguments
 
 
 class Run(Command):
@@ -48,13 +49,7 @@ class Run(Command):
         here.add_argument(
             "--egress-port", metavar="PORT", help="the port of the HTTP proxy into the mesh (default: a free one)"
         )
-        here.add_argument(
-            "--local",
-            action="append",
-            default=[],
-            metavar="HOST",
-            help="a host that the command reaches directly, not through the mesh; may be given several times",
-        )
+        add_rule_arguments(here)
         here.add_argument(
             "--lease", metavar="SECONDS", help="how long the requests stay taken after the tunnel is lost (default: 10)"
         )

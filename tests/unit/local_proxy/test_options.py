@@ -23,7 +23,7 @@ def options(text, *run):
 def test_what_is_asked_for_is_what_is_claimed():
     asked = options("--env alice -t checkout:8080 -n shop --lease 2m --local db --local cache --port 80", "app", "-v")
     assert asked.command == ("app", "-v")
-    assert (asked.port, asked.local_hosts) == (80, ("db", "cache"))
+    assert (asked.port, [rule.source for rule in asked.rules]) == (80, ["--local db", "--local cache"])
     spec = asked.spec("CSR")
     assert spec.target == Target("checkout", namespace="shop", port=8080)
     assert (spec.environment, spec.lease_seconds, spec.certificate_request) == ("alice", 120, "CSR")
@@ -67,7 +67,7 @@ def test_egress_needs_nothing_but_a_command():
         (
             "--env alice -t checkout --local http://db:5432",
             ["app"],
-            "--local: 'http://db:5432' is no host; .* without scheme or port",
+            "--local: 'http://db:5432' is no host; write a host .* without scheme or user",
         ),
         ("--env alice -t servce/checkout", ["app"], "^--target: 'servce/checkout' "),
         ("--env alice -t checkout:99999", ["app"], "--target: 'checkout:99999' "),
