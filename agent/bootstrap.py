@@ -8,6 +8,7 @@ a change here; only the policy of the egress, one ECDS resource, names sessions.
 
 from __future__ import annotations
 
+from agent.copies import FORWARDED, copies_cluster, copy_routes, session_cluster, taken_whole
 from agent.egress import egress_clusters, egress_listener
 from agent.settings import AgentSettings, Role
 from hairpin.envoy.config import (
@@ -20,17 +21,15 @@ from hairpin.envoy.config import (
     downstream_tls,
     http2_upstream,
     http_manager,
-    internal,
     json_log,
     message,
     san,
     set_header,
-    static_cluster,
     typed,
     upstream_tls,
     virtual_host,
 )
-from hairpin.headers import SERVED_HEADER, SESSION_HEADER
+from hairpin.headers import COPY_HEADER, FORWARDED_HEADER, SERVED_HEADER, SESSION_HEADER
 from hairpin.model.mesh import SocketAddress
 from hairpin.model.names import is_address
 
@@ -67,7 +66,7 @@ def agent_bootstrap(settings: AgentSettings) -> Config:
         "static_resources": {
             "clusters": [
                 _control_plane_cluster(settings),
-                *((_tunnel_cluster(settings), _session_cluster()) if steers else ()),
+                *((_tunnel_cluster(settings), _session_cluster(), copies_cluster()) if steers else ()),
                 *egress_clusters(settings),
             ],
             "listeners": [*_steering_listeners(settings), egress_listener(settings)],
@@ -161,6 +160,7 @@ def _steer_listener(settings: AgentSettings, at: SocketAddress) -> Config:
         "format_string": {"text_format_source": {"inline_string": f"%REQ({SESSION_HEADER})%"}},
         "shared_with_upstream": "ONCE",
     }
+    forwarded = {"text_format_source": {"inline_string": f"%REQ({FORWARDED_HEADER})%"}, "omit_empty_values": True}
     remember = typed(
         "envoy.filters.http.set_filter_state",
         "extensions.filters.http.set_filter_state.v3.Config",
@@ -168,11 +168,13 @@ def _steer_listener(settings: AgentSettings, at: SocketAddress) -> Config:
             {"object_key": "hairpin.session", "factory_key": "envoy.hashable_string", **name},
             {"object_key": "envoy.network.upstream_server_name", **name},
             {"object_key": "envoy.network.upstream_subject_alt_names", **name},
+            {"object_key": FORWARDED, "factory_key": "envoy.string", "format_string": forwarded, "skip_if_empty": True},
         ],
     )
     steered = {"prefix": "/", "headers": [{"name": SESSION_HEADER, "present_match": True}]}
     routes = virtual_host(
         "sessions",
+        *copy_routes(),
         {
             "match": steered,
             "route": {"cluster": "session", "timeout": "0s"},
@@ -186,7 +188,7 @@ def _steer_listener(settings: AgentSettings, at: SocketAddress) -> Config:
     )
     manager = http_manager(
         "steer",
-        filters=(remember,),
+        filters=(remember, taken_whole()),
         route_config={"virtual_hosts": [routes]},
         # A refusal with a body would be cut off by the sidecar's retry, and over HTTP/1.1 that costs the connection.
         local_reply_config={
@@ -219,6 +221,7 @@ def _request_log(settings: AgentSettings) -> Config:
         status="%RESPONSE_CODE%",
         durationMs="%DURATION%",
         served="%RESPONSE_CODE_DETAILS%",
+        copy=f"%REQ({COPY_HEADER})%",
     )
 
 
@@ -234,17 +237,7 @@ def request_log_rate(settings: AgentSettings) -> Config:
 
 
 def _session_cluster() -> Config:
-    raw = typed("envoy.transport_sockets.raw_buffer", "extensions.transport_sockets.raw_buffer.v3.RawBuffer")
-    return static_cluster(
-        "session",
-        internal("session"),
-        typed_extension_protocol_options=as_downstream(),
-        transport_socket=typed(
-            "envoy.transport_sockets.internal_upstream",
-            "extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
-            transport_socket=raw,
-        ),
-    )
+    return session_cluster("session", as_downstream())
 
 
 def _session_listener() -> Config:

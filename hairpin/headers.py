@@ -7,3 +7,9 @@ SESSION_HEADER = "x-hairpin-session"
 
 SERVED_HEADER = "x-hairpin-served"
 """What became of it at the agent, in Envoy's words: `via_upstream` vouches that the laptop answered."""
+
+COPY_HEADER = "x-hairpin-copy"
+"""That a request is a copy, whose answer nobody gets; the caller's protocol. The process sees it."""
+
+FORWARDED_HEADER = "x-hairpin-forwarded-for"
+"""The original's `x-forwarded-for`, which Envoy changes in a copy; the agent puts it back."""

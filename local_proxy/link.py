@@ -160,7 +160,7 @@ class Link:
         self._held.listener = listener
         await self._held.notify()
         await self._held.until(lambda _: self._held.in_step, TOLD_SECONDS)
-        if listener is not None and self.session.spec.mode is Mode.STEAL:
+        if listener is not None and self.session.spec.mode is not Mode.EGRESS:
             # The control plane says Active when the target's sidecars have the rule: "takes the requests" is then true.
             await self._held.until(lambda session: session.status.phase is Phase.ACTIVE, ACTIVE_SECONDS)
 

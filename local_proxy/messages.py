@@ -40,7 +40,8 @@ def claim_text(session: Session, requests: str) -> str:
     """
     if session.spec.mode is Mode.EGRESS:
         return f"session {session.name}: takes no requests, calls into the mesh"
-    return f"session {session.name}: requests of {session.status.resolved_target} where {requests}"
+    what = "copies of requests" if session.spec.mode is Mode.MIRROR else "requests"
+    return f"session {session.name}: {what} of {session.status.resolved_target} where {requests}"
 
 
 def no_tunnel_text(session: Session, seconds: float, problem: str) -> str:
@@ -113,19 +114,22 @@ def _signal(number: int) -> str:
         return f"signal {number}"
 
 
-def sighting_text(sighting: Sighting, *, port: int | None, took: bool) -> str:
+def sighting_text(sighting: Sighting, *, port: int | None, took: bool, copies: bool = False) -> str:
     """What the processes listen on, and what that means.
 
     Args:
         sighting: what was seen.
         port: the port that the user named, if any.
         took: whether the requests came here until now.
+        copies: whether they come in copy.
     """
     listener, others = sighting.listener, sighting.others
     if listener is not None:
-        what = f"{_process(listener)}{_address(listener)} takes the requests"
+        what = f"{_process(listener)}{_address(listener)} {'gets copies of' if copies else 'takes'} the requests"
         return f"{what}; {_also(others)}" if others else what
-    if took:
+    if took and copies:
+        what = "nothing listens any more: there are no copies until it comes back"
+    elif took:
         what = "nothing listens any more: the cluster answers until it comes back"
     elif port is not None:
         what = f"nothing listens on port {port} yet: the cluster answers"
@@ -137,7 +141,13 @@ def sighting_text(sighting: Sighting, *, port: int | None, took: bool) -> str:
 def request_text(request: RequestSeen) -> str:
     """A request that came in."""
     line = f"-> {request.method} {request.authority}{request.path} {request.status or '-'} {request.duration_ms} ms"
-    return line if request.served == BY_LAPTOP else f"{line} (not answered here{_why(request.served)})"
+    if request.copy:
+        line += " (copy)"
+    return (
+        line
+        if request.served == BY_LAPTOP
+        else f"{line} ({'not taken' if request.copy else 'not answered'} here{_why(request.served)})"
+    )
 
 
 def _why(served: str) -> str:

@@ -100,7 +100,7 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
         InvalidFieldError: a flag's value can't be used, or two don't go together.
     """
     _check_given(arguments)
-    mode = _mode(arguments.mode)
+    mode = _choice("--mode", arguments.mode, Mode)
     namespace = arguments.namespace or "default"  # else the control plane's, when it is known
     options = RunOptions(
         command=tuple(arguments.command),
@@ -194,14 +194,6 @@ def _check_steal(options: RunOptions, arguments: argparse.Namespace) -> None:
             "is missing",
             "put it after --, as in `-- python app.py`; or name the port of a process that runs already: --port 8080",
         )
-
-
-def _mode(text: str) -> Mode:
-    served = {mode.value: mode for mode in (Mode.STEAL, Mode.EGRESS)}
-    if text in served:
-        return served[text]
-    problem = "is not served yet" if text == Mode.MIRROR else "is no mode"
-    raise InvalidFieldError("--mode", text, problem, f"choose one of {', '.join(served)}")
 
 
 def _choice(flag: str, text: str, choices: type[_Choice]) -> _Choice:

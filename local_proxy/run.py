@@ -174,19 +174,19 @@ async def _serve_command(options: RunOptions, link: Link, console: Console, sign
 
 
 async def _watch_ports(options: RunOptions, link: Link, console: Console, watcher: PortWatcher) -> None:
-    took = False
+    took, copies = False, options.mode is Mode.MIRROR
 
     async def tell_if_silent() -> None:
         await asyncio.sleep(SILENT_SECONDS)
         if not took:
-            console.say(sighting_text(watcher.look(), port=options.port, took=False))
+            console.say(sighting_text(watcher.look(), port=options.port, took=False, copies=copies))
 
     async with asyncio.TaskGroup() as tasks, contextlib.aclosing(watcher.changes()) as changes:
         tasks.create_task(tell_if_silent())
         async for sighting in changes:
             # First the way, then the word: no request may come before its port is known.
             await link.serve(sighting.listener)
-            console.say(sighting_text(sighting, port=options.port, took=took))
+            console.say(sighting_text(sighting, port=options.port, took=took, copies=copies))
             took = sighting.listener is not None
 
 

@@ -41,6 +41,8 @@ class RequestSeen:
     duration_ms: int
     served: str
     """What became of it at the agent, in Envoy's words: `via_upstream` if this laptop answered."""
+    copy: bool = False
+    """Whether it was a copy: the cluster has answered the caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,4 +165,5 @@ def request_seen(line: Mapping[str, Any]) -> RequestSeen:
         status=int(line.get("status") or 0),
         duration_ms=int(line.get("durationMs") or 0),
         served=str(line.get("served") or ""),
+        copy=line.get("copy") not in (None, "", "-"),
     )

@@ -49,11 +49,7 @@ def structural(shape: Shape[Any], *, spoken: bool = True) -> JsonSchema:
         case Text():
             return _text(shape, spoken=spoken)
         case Choice():
-            return {
-                "type": "string",
-                "enum": [str(word) for word in (*shape.words, *shape.refusals)],
-                **_refused(shape),
-            }
+            return {"type": "string", "enum": [str(word) for word in shape.words]}
         case Whole():
             return {"type": "integer", "format": "int64", "minimum": shape.least, "maximum": shape.most}
         case Moment():
@@ -104,13 +100,6 @@ def _text(shape: Text, *, spoken: bool) -> JsonSchema:
         message = f"is not {shape.what}; {shape.remedy}"
         return {**schema, "x-kubernetes-validations": [rule(f"self.matches({cel_text(f'^(?:{pattern})$')})", message)]}
     return {**schema, "pattern": f"^(?:{pattern})$"}
-
-
-def _refused(shape: Choice) -> JsonSchema:
-    rules = [
-        rule(f"self != {cel_text(word)}", f"{problem}; {remedy}") for word, (problem, remedy) in shape.refusals.items()
-    ]
-    return {"x-kubernetes-validations": rules} if rules else {}
 
 
 def _record(shape: Record[Any], *, spoken: bool) -> JsonSchema:

@@ -19,7 +19,7 @@ OVERLAP = "Overlap"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holding:
-    """A hold on requests, of a session in mode `steal`: the others never conflict."""
+    """A hold on requests, of a session in mode `steal` or `mirror`: the others never conflict."""
 
     session: str
     owner: str
@@ -31,12 +31,15 @@ class Holding:
     """The port's number: names are resolved before."""
     match: Match
     """All that a request must satisfy, the environment included."""
+    mirror: bool = False
+    """Whether it is a hold on their copies: a request has one answer and, beside that, one copy."""
 
 
 def check_conflict(held: Iterable[Holding], new: Holding) -> list[Condition]:
     """Whether `new` may be held beside the others.
 
-    At one port of one workload, the same requests can't be held twice, nor can all requests of one session be part of
+    Who takes requests and who gets them in copy never conflict. In one mode, at one port of one workload, the same requests
+    can't be held twice, nor can all requests of one session be part of
     another's: refused. Where matches overlap in part, or that can't be told, the session that was there first gets what both
     match, and the owner of the later one is told. A request that has a header or a member twice, with two different values, is
     no reason for either; the first session gets it.
@@ -82,8 +85,8 @@ def _age(holding: Holding) -> tuple[float, str]:
     return holding.since.timestamp() if holding.since else math.inf, holding.session
 
 
-def _place(holding: Holding) -> tuple[str, str, int]:
-    return holding.namespace, holding.workload, holding.port
+def _place(holding: Holding) -> tuple[str, str, int, bool]:
+    return holding.namespace, holding.workload, holding.port, holding.mirror
 
 
 def _refusal(holding: Holding, new: Holding, how: str) -> str:
@@ -92,8 +95,9 @@ def _refusal(holding: Holding, new: Holding, how: str) -> str:
         whose, remedy = "you yourself", f"`hairpin stop {holding.session}` gives them back"
     else:
         whose, remedy = holding.owner, f"ask {holding.owner} to stop it"
+    what = "the copies of requests" if new.mirror else "the requests"
     return (
-        f"the requests of {holding.namespace}/{holding.workload}:{holding.port} with {format_match(new.match)} {how}, "
+        f"{what} of {holding.namespace}/{holding.workload}:{holding.port} with {format_match(new.match)} {how}, "
         f"by {whose} in session {holding.session} ({format_match(holding.match)}){since}; "
         f"{remedy}, or take others by --env or --match"
     )

@@ -12,11 +12,14 @@ from hairpin.model.version import UNSTATED, Version
 
 
 class Mode(StrEnum):
-    """What a session does. `mirror` is in the model and not served yet."""
+    """What a session does."""
 
     STEAL = "steal"
+    """Requests come to the laptop, which answers."""
     MIRROR = "mirror"
+    """A copy of each request comes to the laptop; the cluster answers."""
     EGRESS = "egress"
+    """No requests: the laptop calls into the mesh."""
 
 
 class Phase(StrEnum):
@@ -53,7 +56,7 @@ class SessionSpec:
     environment: str | None = None
     """The name of a feature environment; its routing key is the mesh's."""
     match: Match | None = None
-    """What requests must satisfy beside the environment. One of the two is needed in mode `steal`."""
+    """What requests must satisfy beside the environment. One of the two is needed but in mode `egress`."""
     certificate_request: str = ""
     """A CSR in PEM; only its key is read."""
     local_port: int | None = None

@@ -52,7 +52,7 @@ ENVIRONMENT = Text(
 )
 _PEM = Text(what="a text in PEM", remedy="send it whole", pattern=r"[\t\n\r\x20-\x7e]*", most=65536)
 _TEXT = Text(what="a text", remedy="shorten it", most=4096)
-_MODE = Choice((Mode.STEAL.value, Mode.EGRESS.value), {Mode.MIRROR.value: ("is not served yet", "use steal or egress")})
+_MODE = Choice(tuple(mode.value for mode in Mode))
 
 
 class _MatchShape:
@@ -120,8 +120,6 @@ def check_spec(spec: SessionSpec, where: str = "spec") -> None:
         InvalidFieldError: it doesn't.
     """
     prefix = f"{where}." if where else ""
-    if spec.mode is Mode.MIRROR:
-        raise InvalidFieldError(f"{prefix}mode", spec.mode.value, *_MODE.refusals[spec.mode.value])
     if spec.mode is Mode.EGRESS:
         for name, value in (("target", spec.target), ("match", spec.match)):
             if value is not None:

@@ -144,13 +144,9 @@ class Choice:
     """One of some words."""
 
     words: tuple[str, ...]
-    refusals: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Words with a problem and a remedy of their own."""
 
     def read(self, value: Any, where: str) -> str:
         """The word."""
-        if isinstance(value, str) and value in self.refusals:
-            raise InvalidFieldError(where, value, *self.refusals[value])
         if not isinstance(value, str) or value not in self.words:
             guess = closest(value, self.words) if isinstance(value, str) else None
             remedy = f"did you mean {guess!r}?" if guess else f"use one of {', '.join(self.words)}"

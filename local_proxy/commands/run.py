@@ -23,6 +23,7 @@ class Run(Command):
         "hairpin run -t checkout --match 'header x-user=42 and path ^/api' -- ./checkout",
         "hairpin run --env alice -t checkout --port 8080            (it runs already, in an IDE say)",
         "hairpin run --env alice -t deployment/checkout -n shop --context staging -- ./checkout",
+        "hairpin run --env alice -t checkout --mode mirror -- ./app  (gets copies, the cluster answers)",
         "hairpin run --mode egress -- python -m pytest              (takes no requests, calls into the mesh)",
     )
     takes_command = True
@@ -40,7 +41,8 @@ class Run(Command):
             "--mode",
             default="steal",
             metavar="MODE",
-            help="steal: the process here answers (default); egress: it takes none, only calls into the mesh",
+            help="steal: the process here answers (default); mirror: it gets copies, the cluster answers; "
+            "egress: it takes none, only calls into the mesh",
         )
         here = parser.add_argument_group("this machine")
         here.add_argument(

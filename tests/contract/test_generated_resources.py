@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from dataclasses import replace
 from typing import Any
 
 import betterproto2
@@ -26,9 +27,10 @@ from tests.support.mesh import ROOT
 from xds_server.generate.egress import egress_resource
 from xds_server.generate.sidecar import (
     agent_resources,
+    copies_endpoints,
     endpoint_resources,
     entry_resources,
-    match_resource,
+    match_resources,
     workload_resources,
 )
 from xds_server.generate.steer import Claim
@@ -64,7 +66,10 @@ def every(resources: list[Resource], endpoints: bool) -> list[Resource]:
 
 
 PROXIES = {
-    **{w.name: every(workload_resources(MESH, w), True) for w in MESH.workloads},
+    **{
+        w.name: every([*workload_resources(MESH, w), *copies_endpoints(MESH, w, frozenset({"hairpin-agent-0"}))], True)
+        for w in MESH.workloads
+    },
     **{a.name: every(agent_resources(MESH, a), False) for a in MESH.agents},
     ENTRY: every(entry_resources(MESH), True),
 }
@@ -88,8 +93,8 @@ async def test_a_proxys_resources(name, tmp_path):
     assert found[TypeUrl.CLUSTER] and found[TypeUrl.LISTENER] and found[TypeUrl.ROUTE_CONFIGURATION]
     endpoints = {entry["clusterName"]: entry for entry in found[TypeUrl.CLUSTER_LOAD_ASSIGNMENT]}
     for cluster in found[TypeUrl.CLUSTER]:
-        if cluster.pop("edsClusterConfig", None):
-            cluster |= {"type": "STATIC", "loadAssignment": endpoints.pop(cluster["name"])}
+        if found_by := cluster.pop("edsClusterConfig", None):
+            cluster |= {"type": "STATIC", "loadAssignment": endpoints.pop(found_by["serviceName"])}
     assert not endpoints, "endpoints that no cluster names"
     routes = {entry["name"]: entry for entry in found[TypeUrl.ROUTE_CONFIGURATION]}
     inline(found[TypeUrl.LISTENER], routes)
@@ -114,12 +119,13 @@ def inline(document: Any, routes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "resource",
     [
-        match_resource(MESH, MESH.workloads[0].ports[0], []),
-        match_resource(MESH, MESH.workloads[0].ports[0], CLAIMS),
+        *match_resources(MESH, MESH.workloads[0].ports[0], []),
+        *match_resources(MESH, MESH.workloads[0].ports[0], CLAIMS),
+        match_resources(MESH, MESH.workloads[0].ports[0], [replace(claim, mirror=True) for claim in CLAIMS])[1],
         egress_resource([]),
         egress_resource(["checkout-alice-1", "checkout-bob-2"]),
     ],
-    ids=["no claims", "claims", "no sessions", "sessions"],
+    ids=["no claims", "no mirrors", "claims", "claims, no mirrors", "mirrors", "no sessions", "sessions"],
 )
 async def test_a_discovered_filter(resource):
     config = as_json(resource)["typedConfig"]

@@ -23,7 +23,7 @@ from hairpin.model.match_text import parse_match
 from hairpin.ports import free_ports
 from tests.support.mesh import ROOT
 from xds_server.delivery.istio.envoyfilter import IstioMesh, SteeredWorkload, plumbing_object, sessions_object
-from xds_server.generate.sidecar import AGENT_PORT, match_resource, workload_resources
+from xds_server.generate.sidecar import AGENT_PORT, match_resources, workload_resources
 from xds_server.generate.steer import Claim
 from xds_server.model.cluster import Key
 from xds_server.model.type_url import TypeUrl
@@ -68,8 +68,11 @@ def test_clusters():
     """But for the application's address: in a pod it is on loopback, at the container's port."""
     embedded = {r.name: Cluster.parse(r.body) for r in RESOURCES if r.type_url == TypeUrl.CLUSTER}
     found = [Cluster.from_dict(value) for value in given(plumbing(), "CLUSTER", "ADD")]
-    assert [cluster.name for cluster in found] == [f"hairpin|local|{PORT.number}", f"hairpin|{PORT.number}"]
+    assert [cluster.name for cluster in found] == [f"hairpin|{kind}{PORT.number}" for kind in ("local|", "", "copies|")]
     for cluster in found:
+        if cluster.transport_socket:  # certificates come from elsewhere, and the agent's Service has another port
+            cluster.transport_socket = embedded[cluster.name].transport_socket
+            cluster.eds_cluster_config = embedded[cluster.name].eds_cluster_config
         if cluster.load_assignment:
             cluster.load_assignment = embedded[cluster.name].load_assignment
         assert bytes(cluster) == bytes(embedded[cluster.name])
@@ -97,6 +100,7 @@ def test_routes_before_the_apps_own():
     assert default.name == "default"
 
 
-def test_the_discovered_filter():
-    [value] = given(sessions_object(STEERED, PORT.number, CLAIMS, ISTIO), "EXTENSION_CONFIG", "ADD")
-    assert bytes(TypedExtensionConfig.from_dict(value)) == match_resource(MESH, PORT, CLAIMS).body
+def test_the_discovered_filters():
+    found = given(sessions_object(STEERED, PORT.number, CLAIMS, ISTIO), "EXTENSION_CONFIG", "ADD")
+    expected = [resource.body for resource in match_resources(MESH, PORT, CLAIMS)]
+    assert [bytes(TypedExtensionConfig.from_dict(value)) for value in found] == expected

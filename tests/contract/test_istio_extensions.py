@@ -14,6 +14,7 @@ import pytest
 
 from hairpin.model.match import Header, StringKind, StringPredicate
 from hairpin.model.mesh import SocketAddress
+from xds_server.delivery.istio.envoyfilter import IstioMesh
 from xds_server.generate.steer import Claim, Steering, SteeringPoint, steer
 
 LIST = Path(__file__).parent / "istio-proxy-extensions.txt"
@@ -24,6 +25,7 @@ EXTENSIONS = {
     "extensions.filters.http.set_filter_state.v3.Config": "envoy.filters.http.set_filter_state",
     "extensions.clusters.aggregate.v3.ClusterConfig": "envoy.clusters.aggregate",
     "extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig": "envoy.retry_priorities.previous_priorities",
+    "extensions.transport_sockets.tls.v3.UpstreamTlsContext": "envoy.transport_sockets.tls",
     "extensions.upstreams.http.v3.HttpProtocolOptions": "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
 }
 """Envoy's names of the types that steering may use."""
@@ -33,7 +35,12 @@ OPTIONS = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions"}
 
 
 def steering() -> Steering:
-    point = SteeringPoint(port=8080, app=SocketAddress("127.0.0.1", 8080), agent_cluster="outbound|80||agent")
+    point = SteeringPoint(
+        port=8080,
+        app=SocketAddress("127.0.0.1", 8080),
+        agent_cluster="outbound|80||agent",
+        agent_transport=IstioMesh().agent_transport("shop"),
+    )
     match = Header("x-env", StringPredicate(StringKind.REGEX, "a.*"))
     return steer(point, [Claim(session="s", created=dt.datetime(2026, 1, 1, tzinfo=dt.UTC), match=match)])
 
@@ -52,7 +59,7 @@ def types_in(document: object) -> set[str]:
 def test_only_extensions_that_istios_proxy_has():
     known = {line.strip() for line in LIST.read_text().splitlines() if line and not line.startswith("#")}
     parts = steering()
-    messages = [*parts.clusters, *parts.filters, *parts.routes, parts.match_filter]
+    messages = [*parts.clusters, *parts.filters, *parts.routes, *parts.match_filters]
     used = set().union(*(types_in(json.loads(message.to_json())) for message in messages))
     assert used, "no extension found: the test looks in the wrong place"
     for type_url in used:

@@ -104,7 +104,7 @@ async def test_another_developers_session_is_out_of_reach(api, method, query, bo
         ({"target": {"name": "plain"}}, 422, "steerable"),
         ({"target": None}, 422, "spec.target"),
         ({"environment": None}, 422, "spec.environment"),
-        ({"mode": "mirror"}, 422, "spec.mode"),
+        ({"mode": "mirror", "environment": None}, 422, "spec.environment"),
         ({"mode": "stale"}, 422, "spec.mode"),
         ({"leaseSeconds": 0}, 422, "spec.leaseSeconds"),
         ({"match": {"header": {"name": "x-hairpin-session"}}}, 422, "spec.match"),

@@ -91,8 +91,7 @@ BAD = [
     ({**BASE, "owner": ""}, "spec.owner: Required value: is missing; write your own user name"),
     (STEAL, ENVIRONMENT),
     ({"owner": "alice", "environment": "alice"}, "spec.target: Required value: is missing; name a target"),
-    ({**BASE, "mode": "mirror"}, "spec.mode: Invalid value: {}: is not served yet; use steal or egress"),
-    ({**BASE, "mode": "stael"}, 'spec.mode: Unsupported value: "stael": supported values: "steal", "egress", "mirror"'),
+    ({**BASE, "mode": "stael"}, 'spec.mode: Unsupported value: "stael": supported values: "steal", "mirror", "egress"'),
     (
         {**BASE, "mode": "egress"},
         "spec.target: Invalid value: {}: has no meaning in mode egress, which takes no requests; "

@@ -161,13 +161,13 @@ def agents_envoy() -> Config:
     manager = listener["filter_chains"][0]["filters"][-1]["typed_config"]
     manager.pop("access_log")
     [host] = manager["route_config"]["virtual_hosts"]
-    steered = host["routes"][0]
+    [steered] = [route for route in host["routes"][:-1] if "typed_per_filter_config" not in route]  # no copies'
     for cluster in ("gone", "grpc"):
         own = copy.deepcopy(steered)
         own["match"]["headers"] = [{"name": "x-hairpin-session", "string_match": {"prefix": cluster}}]
         own["route"]["cluster"] = cluster
         host["routes"].insert(0, own)
-    ports = {"session": 9000, "grpc": 9001, "gone": 1}
+    ports = {"session": 9000, "session-http2": 9000, "grpc": 9001, "gone": 1}
     clusters = [
         static_cluster(
             name, address(SocketAddress("127.0.0.1", port)), typed_extension_protocol_options=as_downstream()

@@ -259,6 +259,10 @@ class TestMesh:
         """The admin interface of an agent's Envoy."""
         return AdminClient(admin_socket(self.folder.run(name) / "envoy"))
 
+    def sidecar_admin(self, workload: str) -> AdminClient:
+        """The admin interface of a workload's sidecar."""
+        return AdminClient(admin_socket(self.folder.run(f"sidecar-{workload}")))
+
     async def answered_by(self, who: str, environment: str | None, **more: Any) -> None:
         """Wait until requests of this environment are answered by `who`."""
 

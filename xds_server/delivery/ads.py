@@ -1,6 +1,6 @@
 """Delivery by ADS to the embedded mesh: from sessions to snapshots, one per proxy identity.
 
-What depends on sessions is little: a match filter per steered port, the agent's egress policy, the agent's endpoints. The
+What depends on sessions is little: the match filters of each steered port, the agent's egress policy, the agent's endpoints. The
 rest is encoded once.
 """
 
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from hairpin.model.session import Mode
 from xds_server.generate.egress import egress_resource
 from xds_server.generate.sidecar import (
     agent_resources,
+    copies_endpoints,
     endpoint_resources,
     entry_resources,
-    match_resource,
+    match_resources,
     workload_resources,
 )
 from xds_server.generate.steer import Claim
@@ -72,8 +74,10 @@ class AdsDelivery:
         }
         self._ready: frozenset[str] | None = None
         self._endpoints: list[Resource] = []
-        self._encoded: dict[tuple[str, int], tuple[list[Claim], Resource]] = {}
-        """By workload and port, the match filter and the claims that it was made of: encoding is what takes time."""
+        self._copies: dict[str, list[Resource]] = {}
+        """By workload, the agent's endpoints for its copies."""
+        self._encoded: dict[tuple[str, int], tuple[list[Claim], list[Resource]]] = {}
+        """By workload and port, the match filters and the claims that it was made of: encoding is what takes time."""
 
     def refresh(self) -> None:
         """Bring every snapshot up to date. What is the same stays the same, so proxies hear of changes alone."""
@@ -81,8 +85,9 @@ class AdsDelivery:
         if ready != self._ready:
             self._ready = ready
             self._endpoints = endpoint_resources(self._mesh, ready)
+            self._copies = {w.name: copies_endpoints(self._mesh, w, ready) for w in self._mesh.workloads}
         for workload in self._mesh.workloads:
-            self._set(sidecar_group(workload.name), self._matches(workload))
+            self._set(sidecar_group(workload.name), [*self._copies[workload.name], *self._matches(workload)])
         for group in self._static:
             if not group.startswith("sidecar/"):
                 self._set(group, [])
@@ -93,17 +98,22 @@ class AdsDelivery:
     def _matches(self, workload: Workload) -> list[Resource]:
         if not workload.steerable:
             return []
-        return [self._match(workload, port) for port in workload.ports]
+        return [resource for port in workload.ports for resource in self._match(workload, port)]
 
-    def _match(self, workload: Workload, port: ServicePort) -> Resource:
+    def _match(self, workload: Workload, port: ServicePort) -> list[Resource]:
         claims = [
-            Claim(session=session.name, created=session.created, match=match)
+            Claim(
+                session=session.name,
+                created=session.created,
+                match=match,
+                mirror=session.spec.mode is Mode.MIRROR,
+            )
             for session, match in self._sessions.active(workload.name, port.number)
         ]
         key = workload.name, port.number
         before = self._encoded.get(key)
         if before is None or before[0] != claims:
-            before = self._encoded[key] = claims, match_resource(self._mesh, port, claims)
+            before = self._encoded[key] = claims, match_resources(self._mesh, port, claims)
         return before[1]
 
     def _set(self, group: str, dynamic: list[Resource]) -> None:

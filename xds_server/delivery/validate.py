@@ -15,7 +15,7 @@ from hairpin.errors import HairpinError, InvalidFieldError
 from hairpin.model.match import And, Match, Not, Or, StringKind
 from hairpin.model.match_text import format_match
 from hairpin.model.mesh import SocketAddress
-from xds_server.generate.steer import Claim, SteeringPoint, match_filter
+from xds_server.generate.steer import Claim, SteeringPoint, match_filters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,9 +68,9 @@ def predicates(match: Match) -> Iterator[StringPredicate]:
 
 def _bootstrap(match: Match) -> config.Config:
     """The least that has Envoy compile the match: nothing listens in validation."""
-    point = SteeringPoint(port=80, app=SocketAddress("127.0.0.1", 80), agent_cluster="agent")
+    point = SteeringPoint(port=80, app=SocketAddress("127.0.0.1", 80), agent_cluster="outbound|80||agent")
     claim = Claim(session="candidate", created=dt.datetime(2000, 1, 1, tzinfo=dt.UTC), match=match)
-    rbac = match_filter(point, [claim]).to_dict()["typedConfig"]
+    rbac = match_filters(point, [claim])[0].to_dict()["typedConfig"]
     manager = config.http_manager(
         "validate",
         filters=({"name": "match", "typed_config": rbac},),

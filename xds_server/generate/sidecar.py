@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from hairpin.model.mesh import AGENT, ENTRY, Mesh
 from xds_server.generate import outbound
 from xds_server.generate.inbound import inbound_cluster, inbound_listener, inbound_tcp_listener
-from xds_server.generate.steer import Claim, Steering, SteeringPoint, match_filter, match_filter_name, steer
+from xds_server.generate.mirror import copies_service
+from xds_server.generate.steer import Claim, Steering, SteeringPoint, match_filters, steer
+from xds_server.generate.tls import upstream_tls
 from xds_server.model.resource import Resource
 from xds_server.model.type_url import TypeUrl
 
@@ -40,7 +42,12 @@ def agent_cluster(mesh: Mesh) -> str:
 
 def steering_point(mesh: Mesh, port: ServicePort) -> SteeringPoint:
     """A workload's port, for `steer`."""
-    return SteeringPoint(port=port.number, app=port.app, agent_cluster=agent_cluster(mesh))
+    return SteeringPoint(
+        port=port.number,
+        app=port.app,
+        agent_cluster=agent_cluster(mesh),
+        agent_transport=upstream_tls(mesh.identity(AGENT)),
+    )
 
 
 def workload_resources(mesh: Mesh, workload: Workload) -> list[Resource]:
@@ -111,10 +118,17 @@ def endpoint_resources(mesh: Mesh, ready_agents: frozenset[str]) -> list[Resourc
     ]
 
 
-def match_resource(mesh: Mesh, port: ServicePort, claims: Sequence[Claim]) -> Resource:
-    """A steered port's discovered filter."""
-    extension = match_filter(steering_point(mesh, port), claims)
-    return Resource.of(TypeUrl.EXTENSION_CONFIG, match_filter_name(port.number), bytes(extension))
+def copies_endpoints(mesh: Mesh, workload: Workload, ready_agents: frozenset[str]) -> list[Resource]:
+    """The agent's, once more for each steered port of a workload: its copies have clusters of their own."""
+    agents = [agent.inbound for agent in mesh.agents if agent.name in ready_agents]
+    names = [copies_service(agent_cluster(mesh), port.number) for port in workload.ports if workload.steerable]
+    return [_resource(TypeUrl.CLUSTER_LOAD_ASSIGNMENT, outbound.service_endpoints(name, agents)) for name in names]
+
+
+def match_resources(mesh: Mesh, port: ServicePort, claims: Sequence[Claim]) -> list[Resource]:
+    """A steered port's discovered filters."""
+    found = match_filters(steering_point(mesh, port), claims)
+    return [Resource.of(TypeUrl.EXTENSION_CONFIG, extension.name, bytes(extension)) for extension in found]
 
 
 def _services(mesh: Mesh, ready_agents: frozenset[str] = frozenset()) -> Iterator[_Service]:

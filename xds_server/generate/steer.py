@@ -2,15 +2,15 @@
 
 The parts are two, because they change at different times:
 
-* *plumbing*, the same for any sessions: two filters, two clusters, two routes. Putting it in or taking it out changes the
-  listener, and a changed listener drains its connections;
-* *the match filter*, an RBAC filter that the plumbing's first filter discovers (ECDS). Its shadow rules decide nothing:
-  they only write into the request's metadata which policy matched, one policy per session. Sessions come and go by this
-  resource alone.
+* *plumbing*, the same for any sessions: three filters, three clusters, six routes. Putting it in or taking it out changes
+  the listener, and a changed listener drains its connections;
+* *the match filters*, which the plumbing's first two filters discover (ECDS): one says which session takes a request, the
+  other which gets a copy (`verdict`). Sessions come and go by these resources alone.
 
-The second filter only has the route chosen anew; routes match on that metadata, which no client can forge. The route goes to
-[agent, the app itself] with one retry, and the agent vouches for an answer that came from the laptop (`x-hairpin-served:
-via_upstream`): whatever it does not vouch for ends at the app.
+The third filter only has the route chosen anew; routes match on the verdicts, which no client can forge. A taken request's
+route goes to [agent, the app itself] with one retry, and the agent vouches for an answer that came from the laptop
+(`x-hairpin-served: via_upstream`): whatever it does not vouch for ends at the app. What is only copied goes to the app
+(`mirror`).
 
 Only extensions that Istio's own proxy has: `tests/contract` holds them against its list.
 """
@@ -28,14 +28,11 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
     ClusterLbPolicy,
 )
 from envoy_data_plane.envoy.config.core.v3 import (
-    ExtensionConfigSource,
     HeaderValue,
     HeaderValueOption,
     HeaderValueOptionHeaderAppendAction,
     TypedExtensionConfig,
 )
-from envoy_data_plane.envoy.config.rbac.v3 import Policy, Principal, RbacAction
-from envoy_data_plane.envoy.config.rbac.v3 import Rbac as RbacRules
 from envoy_data_plane.envoy.config.route.v3 import (
     HeaderMatcher,
     RetryPolicy,
@@ -46,37 +43,27 @@ from envoy_data_plane.envoy.config.route.v3 import (
     RouteMatch,
 )
 from envoy_data_plane.envoy.extensions.clusters.aggregate.v3 import ClusterConfig as AggregateConfig
-from envoy_data_plane.envoy.extensions.filters.http.rbac.v3 import Rbac as RbacFilter
 from envoy_data_plane.envoy.extensions.filters.http.set_filter_state.v3 import Config as SetFilterState
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 from envoy_data_plane.envoy.extensions.retry.priority.previous_priorities.v3 import PreviousPrioritiesConfig
-from envoy_data_plane.envoy.type.matcher.v3 import (
-    MetadataMatcher,
-    MetadataMatcherPathSegment,
-    RegexMatcher,
-    StringMatcher,
-    ValueMatcher,
-)
+from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 
 from hairpin.headers import SERVED_HEADER, SESSION_HEADER
 from hairpin.model.match import And, Match, Not
 from hairpin.model.overlap import Relation, relation
-from xds_server.generate.build import NO_TIMEOUT, ads, callers_protocol, http_filter, load_assignment, pack, unbounded
-from xds_server.generate.match import permission
+from xds_server.generate.build import NO_TIMEOUT, callers_protocol, http_filter, load_assignment, pack, unbounded
+from xds_server.generate.mirror import copies_cluster, mirror_routes, with_copy
+from xds_server.generate.verdict import COPIED, TAKEN, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hairpin.model.mesh import SocketAddress
+    from envoy_data_plane.envoy.config.core.v3 import TransportSocket
 
-RBAC_TYPE = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
+    from hairpin.model.mesh import SocketAddress
 
 BODY_LIMIT = 64 * 1024 * 1024
 """Bytes of a request's body that are kept for the fallback: a request is repeated only if all of its body is there."""
-
-VERDICT = "envoy.filters.http.rbac"
-"""The metadata namespace of RBAC filters. Ours has keys of its own, by the prefix of its shadow rules."""
-PREFIX = "hairpin_"
 
 IDEMPOTENT = "GET|HEAD|OPTIONS|PUT|DELETE|TRACE"
 """Methods that may be repeated whatever became of the first try (RFC 9110, 9.2.2)."""
@@ -93,7 +80,14 @@ class SteeringPoint:
     """As in the sidecar's own names: in Istio the container's port."""
     app: SocketAddress
     agent_cluster: str
-    """The sidecar's cluster for the agent's Service."""
+    """The sidecar's cluster for the agent's Service, as Istio names it."""
+    agent_transport: TransportSocket | None = None
+    """How copies get there: mutual TLS, as that cluster has it."""
+
+    @property
+    def app_cluster(self) -> str:
+        """The sidecar's own cluster for the app."""
+        return f"inbound|{self.port}||"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +97,8 @@ class Claim:
     session: str
     created: datetime
     match: Match
+    mirror: bool = False
+    """Whether it gets copies, and takes nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,71 +110,65 @@ class Steering:
     """Before the router, in this order."""
     routes: tuple[Route, ...]
     """Before the app's own, in this order."""
-    match_filter: TypedExtensionConfig
+    match_filters: tuple[TypedExtensionConfig, ...]
     """The one part that depends on the claims."""
 
 
 def match_filter_name(port: int) -> str:
-    """The ECDS resource's name: a sidecar with several steered ports has one each."""
-    return f"hairpin.match.{port}"
+    """The name of the filter that says who takes a request."""
+    return TAKEN.filter_name(port)
 
 
 def steer(point: SteeringPoint, claims: Sequence[Claim]) -> Steering:
     """Everything that steering needs at one port of one workload."""
     return Steering(
-        clusters=clusters(point), filters=filters(point), routes=routes(point), match_filter=match_filter(point, claims)
+        clusters=clusters(point),
+        filters=filters(point),
+        routes=routes(point),
+        match_filters=match_filters(point, claims),
     )
 
 
-def match_filter(point: SteeringPoint, claims: Sequence[Claim]) -> TypedExtensionConfig:
-    """The RBAC filter with one shadow policy per claim; without claims, one that matches nothing.
+def match_filters(point: SteeringPoint, claims: Sequence[Claim]) -> tuple[TypedExtensionConfig, TypedExtensionConfig]:
+    """The filters that say who takes a request, and who gets a copy of it."""
+    return _match_filter(TAKEN, point, claims), _match_filter(COPIED, point, claims)
 
-    A policy's name is its session. RBAC reports the first policy by name that matches; so that the earlier claim wins
-    whatever its name, a later one leaves out the requests of those before it that it may overlap.
+
+def _match_filter(verdict: Verdict, point: SteeringPoint, claims: Sequence[Claim]) -> TypedExtensionConfig:
+    """One mode's filter: the policies' names are their sessions'.
+
+    RBAC reports the first policy by name that matches; so that the earlier claim wins whatever its name, a later one leaves
+    out the requests of those before it that it may overlap.
     """
-    policies = {
-        claim.session: Policy(permissions=[permission(claim.match)], principals=[Principal(any=True)])
-        for claim in disjoint(claims)
-    }
-    rules = RbacRules(action=RbacAction.ALLOW, policies=policies) if policies else None
-    config = RbacFilter(shadow_rules=rules, shadow_rules_stat_prefix=PREFIX)
-    return TypedExtensionConfig(name=match_filter_name(point.port), typed_config=pack(config))
+    found = {claim.session: claim.match for claim in disjoint(claims) if claim.mirror is (verdict is COPIED)}
+    return verdict.resource(point.port, found)
 
 
 def disjoint(claims: Sequence[Claim]) -> list[Claim]:
-    """The claims by age, each without the requests of those before it: what is one's already is nobody else's."""
+    """The claims by age, each without the requests of those before it in its mode: what is one's is nobody else's."""
     ordered = sorted(claims, key=lambda claim: (claim.created, claim.session))
     return [replace(claim, match=_remaining(claim, ordered[:index])) for index, claim in enumerate(ordered)]
 
 
 def _remaining(claim: Claim, earlier: Sequence[Claim]) -> Match:
     """What is left of a claim's requests."""
-    taken = [other.match for other in earlier if relation(claim.match, other.match) is not Relation.DISJOINT]
+    taken = [
+        other.match
+        for other in earlier
+        if other.mirror is claim.mirror and relation(claim.match, other.match) is not Relation.DISJOINT
+    ]
     return And((claim.match, *(Not(match) for match in taken))) if taken else claim.match
 
 
 def filters(point: SteeringPoint) -> tuple[HttpFilter, ...]:
-    """The filter that finds the session, discovered, and the one that has the route chosen by it.
-
-    Without `default_config` and `apply_default_config_without_warming` every request would get 500 until the resource
-    exists.
-    """
-    discovered = HttpFilter(
-        name=match_filter_name(point.port),
-        config_discovery=ExtensionConfigSource(
-            config_source=ads(),
-            type_urls=[RBAC_TYPE],
-            default_config=pack(RbacFilter()),
-            apply_default_config_without_warming=True,
-        ),
-    )
+    """The filters that find the sessions, discovered, and the one that has the route chosen by them."""
     # Cheaper than a Lua filter that does so only for a match: 3 % of an unmatched request's way through the mesh.
     chosen_anew = SetFilterState(clear_route_cache=True)
-    return discovered, http_filter("hairpin.steer", chosen_anew)
+    return TAKEN.discovered(point.port), COPIED.discovered(point.port), http_filter("hairpin.steer", chosen_anew)
 
 
 def clusters(point: SteeringPoint) -> tuple[Cluster, ...]:
-    """The app itself, and the aggregate of [agent, app]."""
+    """The app itself, the aggregate of [agent, app], and the agent for copies."""
     local = Cluster(
         name=f"hairpin|local|{point.port}",
         type=ClusterDiscoveryType.STATIC,
@@ -187,7 +177,11 @@ def clusters(point: SteeringPoint) -> tuple[Cluster, ...]:
         load_assignment=load_assignment(f"hairpin|local|{point.port}", point.app),
         typed_extension_protocol_options=callers_protocol(),
     )
-    return local, in_turn(f"hairpin|{point.port}", point.agent_cluster, local.name)
+    return (
+        local,
+        in_turn(f"hairpin|{point.port}", point.agent_cluster, local.name),
+        copies_cluster(point.port, point.agent_cluster, point.agent_transport),
+    )
 
 
 def in_turn(name: str, *members: str) -> Cluster:
@@ -203,16 +197,11 @@ def in_turn(name: str, *members: str) -> Cluster:
 
 
 def routes(point: SteeringPoint) -> tuple[Route, ...]:
-    """Whatever the match filter has found a session for."""
-    claimed = MetadataMatcher(
-        filter=VERDICT,
-        path=[MetadataMatcherPathSegment(key=f"{PREFIX}shadow_engine_result")],
-        value=ValueMatcher(string_match=StringMatcher(exact="allowed")),
-    )
-    session = f"%DYNAMIC_METADATA({VERDICT}:{PREFIX}shadow_effective_policy_id)%"
-    return fail_open_routes(
-        "hairpin", RouteMatch(prefix="/", dynamic_metadata=[claimed]), f"hairpin|{point.port}", session
-    )
+    """Whatever the match filters have found a session for: what is taken and copied, only taken, only copied."""
+    match = RouteMatch(prefix="/", dynamic_metadata=[TAKEN.found])
+    taken = fail_open_routes("hairpin", match, f"hairpin|{point.port}", TAKEN.session)
+    copied = (with_copy(route, point.port) for route in taken)
+    return *copied, *taken, *mirror_routes(point.port, point.app_cluster)
 
 
 def fail_open_routes(name: str, match: RouteMatch, cluster: str, session: str) -> tuple[Route, Route]:

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimed:
-    """What a stealing session takes: a port of a workload, and which of its requests."""
+    """What a session takes, or gets in copy: a port of a workload, and which of its requests."""
 
     workload: Workload
     port: ServicePort
     match: Match
+    mirror: bool = False
 
     def held(self, session: str, owner: str, since: datetime | None) -> Holding:
         """The same as a holding, to be compared with others'."""
@@ -38,6 +39,7 @@ class Claimed:
             workload=self.workload.name,
             port=self.port.number,
             match=self.match,
+            mirror=self.mirror,
         )
 
 
@@ -48,7 +50,7 @@ def claim(mesh: Mesh, spec: SessionSpec) -> Claimed | None:
         NotFoundError: the mesh has no such target.
         InvalidFieldError: a field can't be used.
     """
-    if spec.target is None or spec.mode is not Mode.STEAL:
+    if spec.target is None or spec.mode is Mode.EGRESS:
         return None
     workload = _workload(mesh, spec.target)
     port = workload.port(spec.target.port)
@@ -62,7 +64,8 @@ def claim(mesh: Mesh, spec: SessionSpec) -> Claimed | None:
     if not workload.steerable:
         problem = "has `steerable: false` in the mesh's file"
         raise InvalidFieldError("spec.target.name", workload.name, problem, "set it to true")
-    return Claimed(workload=workload, port=port, match=effective_match(mesh, spec))
+    mirror = spec.mode is Mode.MIRROR
+    return Claimed(workload=workload, port=port, match=effective_match(mesh, spec), mirror=mirror)
 
 
 def effective_match(mesh: Mesh, spec: SessionSpec) -> Match:

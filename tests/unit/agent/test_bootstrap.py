@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 from agent.bootstrap import agent_bootstrap, request_log_rate
+from agent.copies import LARGEST
 from agent.settings import settings_of
 from tests.unit.agent.test_settings import IN_CLUSTER, POD, WHOLE, without
 
@@ -19,10 +20,24 @@ def test_it_is_pure_and_plain_json():
 
 def test_the_header_that_vouches_replaces_what_the_process_sent():
     routes = listeners()["steer"]["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]
-    for route in routes["virtual_hosts"][0]["routes"]:
+    *copies, steered, unclaimed = routes["virtual_hosts"][0]["routes"]
+    assert not any("response_headers_to_add" in route for route in copies)  # nobody gets their answers
+    for route in (steered, unclaimed):
         (header,) = route["response_headers_to_add"]
         assert header["header"]["key"] == "x-hairpin-served"
         assert header["append_action"] == "OVERWRITE_IF_EXISTS_OR_ADD"
+
+
+def test_copies_and_they_alone_are_taken_whole_before_they_go_on():
+    manager = listeners()["steer"]["filter_chains"][0]["filters"][0]["typed_config"]
+    [buffer] = [found for found in manager["http_filters"] if found["name"] == "envoy.filters.http.buffer"]
+    assert buffer["disabled"]
+    *copies, steered, unclaimed = manager["route_config"]["virtual_hosts"][0]["routes"]
+    for route in copies:
+        assert route["typed_per_filter_config"]["envoy.filters.http.buffer"]["buffer"] == {"max_request_bytes": LARGEST}
+        assert route["route"]["max_stream_duration"]["max_stream_duration"] != "0s"
+        assert {header["name"] for header in route["match"]["headers"]} == {"x-hairpin-copy", "x-hairpin-session"}
+    assert "typed_per_filter_config" not in steered and "typed_per_filter_config" not in unclaimed
 
 
 def test_what_faces_laptops_demands_their_certificate_anew_each_time():

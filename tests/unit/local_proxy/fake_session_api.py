@@ -102,7 +102,7 @@ class FakeSessionApi:
         status = dataclasses.replace(session.status, **status)
         spec = session.spec
         phase = Phase.READY if status.tunnels else Phase.LOST
-        if status.tunnels and spec.mode is Mode.STEAL and spec.local_port:
+        if status.tunnels and spec.mode is not Mode.EGRESS and spec.local_port:
             phase = Phase.ACTIVE
         session = dataclasses.replace(session, status=dataclasses.replace(status, phase=phase))
         if self.sessions.get(session.name) != session:

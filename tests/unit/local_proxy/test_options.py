@@ -56,12 +56,12 @@ def test_egress_needs_nothing_but_a_command():
         ("--env alice -t checkout --egress-port 8080 --port 8080", ["app"], "--egress-port: 8080 is --port too"),
         ("--env alice -t checkout --lease soon", ["app"], "--lease: 'soon' is no time .* such as 10 or 2m"),
         ("--env alice -t checkout --lease 2h", ["app"], "--lease: '2h' is no time"),
-        ("--env alice -t checkout --mode steel", ["app"], "--mode: 'steel' is no mode; choose one of steal, egress"),
         (
-            "--env alice -t checkout --mode mirror",
+            "--env alice -t checkout --mode steel",
             ["app"],
-            "--mode: 'mirror' is not served yet; choose one of steal, egress",
+            "--mode: 'steel' is no choice; choose one of steal, mirror, egress",
         ),
+        ("-t checkout --mode mirror", ["app"], "--env leaves open which requests to take"),
         ("--mode egress -t checkout", ["app"], "--target: 'checkout' has no meaning in mode egress"),
         ("--mode egress --port 80", ["app"], "--port: '80' has no meaning in mode egress"),
         (

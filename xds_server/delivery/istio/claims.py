@@ -20,6 +20,7 @@ from xds_server.delivery.istio.conditions import (
     INVALID,
     LEASE_BOUNDED,
     NO_IDENTITY_AGENT,
+    NO_MIRROR,
     NOT_A_MEMBER,
     OTHER_ENVOY_FILTER,
     OWN_DEPLOYMENT,
@@ -46,6 +47,8 @@ class Claim:
     points: tuple[Point, ...] = ()
     match: Match | None = None
     """None in mode `egress`."""
+    mirror: bool = False
+    """Whether copies are asked for."""
     validated: bool = True
     """Whether Envoy takes the match: else nothing is certified or written yet."""
     account: str = ""
@@ -63,6 +66,7 @@ class Claim:
                 workload=reference(point.workload),
                 port=point.port,
                 match=self.match,
+                mirror=self.mirror,
             )
             for point in self.points
             if self.match is not None
@@ -95,6 +99,11 @@ def claim(world: World, index: ClusterIndex, session: SessionFacts) -> Claim:
         remarks += resolved.conditions
         points = resolved.points
         if delivery.by_route:
+            if spec.mode is Mode.MIRROR:
+                problem = f"is not to be had where requests are steered by {delivery.value}: its routes make no copies"
+                raise field_refusal(
+                    NO_MIRROR, "spec.mode", spec.mode.value, problem, "use steal, or ask operators for inbound"
+                )
             check_sayable(match)
             points = service_points(index, points, spec.target)
         else:
@@ -103,6 +112,7 @@ def claim(world: World, index: ClusterIndex, session: SessionFacts) -> Claim:
     return Claim(
         points=points,
         match=match,
+        mirror=spec.mode is Mode.MIRROR,
         validated=_validated(world, session, spec),
         account=_account(world, index, session, resolved.workloads),
         conditions=tuple(remarks),

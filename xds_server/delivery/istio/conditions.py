@@ -27,6 +27,7 @@ HELD = "Held"
 TOO_MANY = "TooManySessions"
 OVERLAPPING_WORKLOADS = "OverlappingWorkloads"
 NO_IDENTITY_AGENT = "NoIdentityAgent"
+NO_MIRROR = "NoMirror"
 
 # What is waited for
 NO_ADMISSION_POLICY = "NoAdmissionPolicy"

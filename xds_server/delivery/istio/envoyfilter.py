@@ -2,10 +2,10 @@
 
 * the *plumbing* changes the inbound listener, which drains its connections: written once, out again only by `hairpin
   disable` or uninstall;
-* the *sessions* are one discovered filter (ECDS): sessions come and go by it, and no listener hears of them. Deleting the
+* the *sessions* are two discovered filters (ECDS): sessions come and go by them, and no listener hears of them. Deleting the
   object takes nothing out of a sidecar, so that without sessions it is written empty.
 
-Their priorities have istiod add the filter after the place where it is discovered.
+Their priorities have istiod add the filters after the place where they are discovered.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster
+from envoy_data_plane.envoy.config.core.v3 import TransportSocket
 
 from hairpin.errors import InvalidFieldError
-from hairpin.model.mesh import AGENT, SocketAddress
+from hairpin.model.mesh import AGENT, SocketAddress, spiffe_id
 from xds_server.generate.build import callers_protocol
-from xds_server.generate.steer import Claim, SteeringPoint, clusters, filters, match_filter, routes
+from xds_server.generate.steer import Claim, SteeringPoint, clusters, filters, match_filters, routes
+from xds_server.generate.tls import istio_tls
 from xds_server.model.cluster import Key
 
 JsonObject = dict[str, Any]
@@ -60,10 +62,17 @@ class IstioMesh:
     agent_service: str = AGENT
     agent_port: int = 8080
     """Of the agent's Service."""
+    trust_domain: str = "cluster.local"
 
     def agent_cluster(self, namespace: str) -> str:
         """A namespace's agent, as sidecars name it."""
         return f"outbound|{self.agent_port}||{self.agent_service}.{namespace}.svc.{self.cluster_domain}"
+
+    def agent_transport(self, namespace: str) -> TransportSocket:
+        """How sidecars reach it: its service account bears its name."""
+        host = f"{self.agent_service}.{namespace}.svc.{self.cluster_domain}"
+        identity = spiffe_id(self.trust_domain, namespace, self.agent_service)
+        return istio_tls(identity, f"outbound_.{self.agent_port}_._.{host}")
 
 
 def plumbing_name(kind: str, name: str, port: int) -> str:
@@ -82,6 +91,7 @@ def steering_point(namespace: str, port: int, mesh: IstioMesh) -> SteeringPoint:
         port=port,
         app=SocketAddress("127.0.0.1", port),
         agent_cluster=mesh.agent_cluster(namespace),
+        agent_transport=mesh.agent_transport(namespace),
     )
 
 
@@ -106,13 +116,13 @@ def plumbing_object(workload: SteeredWorkload, port: int, mesh: IstioMesh) -> Js
 
 
 def sessions_object(workload: SteeredWorkload, port: int, claims: Sequence[Claim], mesh: IstioMesh) -> JsonObject:
-    """The sessions of a container's port; without claims, a filter that matches nothing.
+    """The sessions of a container's port; without claims, filters that match nothing.
 
     Raises:
         InvalidFieldError: the workload has no labels to select its pods by.
     """
-    extension = match_filter(steering_point(workload.key.namespace, port, mesh), claims)
-    patches = [patch("EXTENSION_CONFIG", _INBOUND, "ADD", extension.to_dict())]
+    found = match_filters(steering_point(workload.key.namespace, port, mesh), claims)
+    patches = [patch("EXTENSION_CONFIG", _INBOUND, "ADD", extension.to_dict()) for extension in found]
     return _envoy_filter("sessions", workload, port, SESSIONS_PRIORITY, patches)
 
 

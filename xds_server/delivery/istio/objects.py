@@ -89,8 +89,12 @@ class Renderer:
             made_of = tuple(sorted(workload.selector.items())), mesh, claim
             self._single[key][made_of] = before.get(made_of) or sessions_object(workload, port, [claim], mesh)
         singles = list(self._single[key].values())
-        composed = copy.deepcopy(singles[0])
-        _rules(composed)["policies"] = {name: p for single in singles for name, p in _rules(single)["policies"].items()}
+        composed = copy.deepcopy(sessions_object(workload, port, (), mesh))
+        for index, patch in enumerate(composed["spec"]["configPatches"]):
+            found = [rules for single in singles if (rules := _rules(single, index))]
+            if found:
+                every = {name: policy for rules in found for name, policy in rules["policies"].items()}
+                patch["patch"]["value"]["typedConfig"]["shadowRules"] = {**found[0], "policies": every}
         return composed
 
 
@@ -186,9 +190,10 @@ def policies(document: JsonObject | None) -> frozenset[str]:
         return frozenset()  # edited by hand: it is written anew
 
 
-def _rules(document: JsonObject) -> JsonObject:
-    """Where an object that we made has its sessions."""
-    rules: JsonObject = document["spec"]["configPatches"][0]["patch"]["value"]["typedConfig"]["shadowRules"]
+def _rules(document: JsonObject, index: int) -> JsonObject | None:
+    """Where an object that we made has its sessions: of each mode in a patch of its own."""
+    config = document["spec"]["configPatches"][index]["patch"]["value"]["typedConfig"]
+    rules: JsonObject | None = config.get("shadowRules")
     return rules
 
 
@@ -207,7 +212,10 @@ def sessions_key(point: Point) -> Key:
 def istio_mesh(settings: PlanSettings) -> IstioMesh:
     """What the objects need to know of the installation."""
     return IstioMesh(
-        cluster_domain=settings.cluster_domain, agent_service=settings.agent, agent_port=settings.steer_port
+        cluster_domain=settings.cluster_domain,
+        agent_service=settings.agent,
+        agent_port=settings.steer_port,
+        trust_domain=settings.trust_domain,
     )
 
 

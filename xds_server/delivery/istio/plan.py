@@ -73,7 +73,9 @@ def _steering(world: World, judgement: Judgement, now: datetime) -> tuple[list[P
         points += claim.points
         if claim.match is not None and is_served(world, verdict, now):
             for point in claim.points:
-                claims[point.place].append(Claim(session=session.id, created=session.created, match=claim.match))
+                claims[point.place].append(
+                    Claim(session=session.id, created=session.created, match=claim.match, mirror=claim.mirror)
+                )
     return points, {
         place: sorted(found, key=lambda claim: (claim.created, claim.session)) for place, found in claims.items()
     }

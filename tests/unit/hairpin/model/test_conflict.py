@@ -22,6 +22,7 @@ def holding(
     workload="checkout",
     port=80,
     namespace="default",
+    mirror=False,
 ):
     return Holding(
         session=session,
@@ -31,6 +32,7 @@ def holding(
         workload=workload,
         port=port,
         match=parse_match(match),
+        mirror=mirror,
     )
 
 
@@ -49,6 +51,20 @@ def test_the_same_requests_are_refused_naming_owner_session_and_since_when():
     assert message == (
         "the requests of default/checkout:80 with header x-env=alice are held already, by alice in session checkout-alice-1 "
         "(header x-env=alice) since 2026-01-31 12:00:00 UTC; ask alice to stop it, or take others by --env or --match"
+    )
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_who_takes_requests_and_who_gets_copies_of_them_are_not_in_each_others_way(mirror):
+    held = holding("header x-env=alice", mirror=mirror)
+    assert check_conflict([held], new("header x-env=alice", mirror=not mirror)) == []
+    assert check_conflict([held], new("header y=1", mirror=not mirror)) == []
+
+
+def test_copies_of_the_same_requests_are_one_sessions():
+    message = refusal(holding("header x=1", mirror=True), asked=new("header x=1", mirror=True))
+    assert message.startswith(
+        "the copies of requests of default/checkout:80 with header x=1 are held already, by alice"
     )
 
 

@@ -21,7 +21,7 @@ from xds_server.delivery.istio.envoyfilter import (
     sessions_object,
     steering_point,
 )
-from xds_server.generate.steer import Claim, match_filter, steer
+from xds_server.generate.steer import Claim, match_filters, steer
 from xds_server.model.cluster import Key
 
 CHECKOUT = SteeredWorkload(kind="deployment", key=Key("shop", "checkout"), selector={"app": "checkout"})
@@ -77,16 +77,16 @@ def test_plumbing_carries_the_bytes_that_steering_made():
 def test_sessions_carry_the_bytes_that_steering_made():
     claims = [claim("alice"), claim("bob")]
     document = sessions_object(CHECKOUT, 8080, claims, MESH)
-    [value] = values(document, "EXTENSION_CONFIG", "ADD")
-    expected = match_filter(steering_point("shop", 8080, MESH), claims)
-    assert bytes(TypedExtensionConfig.from_dict(value)) == bytes(expected)
+    found = [bytes(TypedExtensionConfig.from_dict(v)) for v in values(document, "EXTENSION_CONFIG", "ADD")]
+    assert found == [bytes(part) for part in match_filters(steering_point("shop", 8080, MESH), claims)]
 
 
-def test_the_sessions_are_one_resource_that_the_plumbing_discovers():
-    [discovered, _] = values(plumbing_object(CHECKOUT, 8080, MESH), "HTTP_FILTER", "INSERT_BEFORE")
-    [extension] = values(sessions_object(CHECKOUT, 8080, (), MESH), "EXTENSION_CONFIG", "ADD")
-    assert discovered["name"] == extension["name"]
-    assert discovered["configDiscovery"]["typeUrls"] == [extension["typedConfig"]["@type"]]
+def test_the_sessions_are_resources_that_the_plumbing_discovers():
+    *discovered, _ = values(plumbing_object(CHECKOUT, 8080, MESH), "HTTP_FILTER", "INSERT_BEFORE")
+    extensions = values(sessions_object(CHECKOUT, 8080, (), MESH), "EXTENSION_CONFIG", "ADD")
+    assert [place["name"] for place in discovered] == [extension["name"] for extension in extensions]
+    for place, extension in zip(discovered, extensions, strict=True):
+        assert place["configDiscovery"]["typeUrls"] == [extension["typedConfig"]["@type"]]
 
 
 def test_plumbing_patches_no_other_port():

@@ -1,0 +1,196 @@
+"""Mode mirror: every matched request arrives in copy, and the cluster's answers are what they are without it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import io
+import json
+import random
+import signal
+import sys
+
+import aiohttp
+import psutil
+import pytest
+
+from tests.support.mesh import eventually
+from tests.support.recorder import recorded
+
+pytestmark = [pytest.mark.envoy, pytest.mark.timeout(120)]
+
+CLUSTER = "checkout"
+OURS = {"x-hairpin-session", "x-hairpin-copy"}
+CHANGING = {"x-request-id", "date", "x-envoy-upstream-service-time"}
+LARGE = 32 << 20
+PATH = "/a%2Fb//d?q=%20+&q=2"
+
+
+@contextlib.asynccontextmanager
+async def mirror(mesh, user="alice", env="alice", *flags, hold=False, target="checkout:http"):
+    """`hairpin run --mode mirror` of a recorder, once copies come there."""
+    command = [sys.executable, "-m", "tests.support.recorder", *(["--hold"] if hold else [])]
+    arguments = ["run", "--mode", "mirror", "--env", env, "--target", target, *flags, "--", *command]
+    async with mesh.hairpin(user, *arguments) as run:
+        await run.said("takes the requests|gets copies")
+        yield run
+
+
+async def copies(run, count, seconds=30.0):
+    """Wait for so many copies, and see that there are no more."""
+
+    async def there():
+        return len(recorded(run.output)) >= count
+
+    await eventually(there, f"{count} copies", seconds=seconds)
+    await asyncio.sleep(0.2)
+    found = recorded(run.output)
+    assert len(found) == count
+    return found
+
+
+def without(headers, *names):
+    return {name: value for name, value in headers.items() if name.lower() not in CHANGING.union(names)}
+
+
+async def test_every_matched_request_arrives_in_copy_and_no_other(mesh):
+    async with mirror(mesh) as run:
+        gate = asyncio.Semaphore(8)
+
+        async def one(number):
+            async with gate:
+                environment = (None, "alice", "bob", "alice")[number % 4]
+                return (await mesh.ask(environment, path=f"/orders?n={number}"))["who"]
+
+        answers = await asyncio.gather(*map(one, range(200)))
+        found = await copies(run, 100)
+        await run.said(r"-> GET checkout/orders\?n=1 418 \d+ ms \(copy\)$")
+    assert set(answers) == {CLUSTER}
+    assert sorted(copy["path"] for copy in found) == sorted(f"/orders?n={n}" for n in range(200) if n % 2)
+
+
+METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "REPORT")
+BODY = random.Random(7).randbytes(200_000)  # any bytes
+
+
+async def test_the_application_and_the_caller_see_what_they_see_without_a_session(mesh):
+    """And the copy is the application's request, with two headers that say what it is."""
+
+    async def ask(method):
+        headers = {"host": "checkout:80", "x-forwarded-for": "192.0.2.7", "cookie": "a=b; c=d", "x-empty": ""}
+        body = BODY if method != "GET" else None
+        return await mesh.ask("alice", method=method, path=PATH, headers=headers, data=body)
+
+    before = [await ask(method) for method in METHODS]
+    async with mirror(mesh) as run:
+        during = [await ask(method) for method in METHODS]
+        found = await copies(run, len(METHODS))
+    after = [await ask(method) for method in METHODS]
+    for one, *others in zip(during, before, after, strict=True):
+        for other in others:
+            assert without(one["response_headers"]) == without(other["response_headers"])
+            assert without(one["headers"]) == without(other["headers"])
+            assert (one["who"], one["length"], one["sha256"]) == (CLUSTER, other["length"], other["sha256"])
+    for method, copy, answer in zip(METHODS, found, during, strict=True):
+        assert (copy["method"], copy["path"], copy["version"]) == (method, PATH, "1.1")
+        assert copy["sha256"] == hashlib.sha256(BODY if method != "GET" else b"").hexdigest()
+        assert copy["headers"].keys() >= OURS
+        assert without(copy["headers"], *OURS) == without(answer["headers"])
+
+
+async def test_sessions_come_and_go_without_a_listeners_change(mesh):
+    async def listeners():
+        admin = mesh.sidecar_admin("checkout")
+        return await admin.stats(r"^listener_manager\.listener_(added|modified|removed)$")
+
+    before = await listeners()
+    for _ in range(2):
+        async with mirror(mesh) as run:
+            await mesh.ask("alice")
+            await copies(run, 1)
+            table = await mesh.command("bob", "sessions")
+            assert any("mirror" in line and "Active" in line for line in table.output)
+    assert await listeners() == before
+    await mesh.ask("alice")
+
+
+async def test_who_takes_requests_and_who_gets_copies_are_not_in_each_others_way(mesh):
+    async with mirror(mesh) as alice, mesh.laptop("bob", "alice"):
+        answers = [await mesh.ask("alice", method=method, data=b"x" * 70_000) for method in ("PUT", "POST", "PATCH")]
+        assert [answer["who"] for answer in answers] == ["laptop of bob"] * 3
+        found = await copies(alice, 3)
+        assert [copy["length"] for copy in found] == [70_000] * 3
+        assert (await alice.session()) in {copy["headers"]["x-hairpin-session"] for copy in found}
+        assert (await mesh.ask("bob"))["who"] == CLUSTER
+    async with mesh.laptop("bob", "alice"), mirror(mesh) as alice:
+        assert (await mesh.ask("alice"))["who"] == "laptop of bob"
+        await copies(alice, 1)
+
+
+async def test_copies_of_the_same_requests_are_one_sessions(mesh):
+    async with mirror(mesh) as alice:
+        run = await mesh.command(
+            "bob", "run", "--mode", "mirror", "--env", "alice", "-t", "checkout:http", "--port", "9", "--", "true"
+        )
+        assert run.process.returncode
+        [line] = [line for line in run.errors if "are held already" in line]
+        assert "the copies of requests of default/checkout:80" in line
+        assert f"by alice in session {await alice.session()}" in line
+
+
+def stopped(run, *, only_process):
+    """Freeze the laptop, or its process alone."""
+    tree = psutil.Process(run.process.pid).children(recursive=True)
+    chosen = [p for p in tree if not only_process or "tests.support.recorder" in " ".join(p.cmdline())]
+    assert chosen
+    if not only_process:
+        chosen.append(psutil.Process(run.process.pid))
+    return chosen
+
+
+@pytest.mark.parametrize("what", ["process frozen", "laptop frozen", "laptop killed", "process holds"])
+async def test_whatever_becomes_of_the_laptop_the_cluster_answers(mesh, what):
+    """Small requests and large ones, many at once: none fails, none waits."""
+    body = random.Random(1).randbytes(LARGE)  # any bytes
+
+    async def small(number):
+        return (await mesh.ask("alice", method="POST", path=f"/{number}", data=b"x" * 3000))["who"]
+
+    async with mirror(mesh, hold=what == "process holds") as run:
+        await mesh.ask("alice")
+        await copies(run, 1)
+        struck = [] if what == "process holds" else stopped(run, only_process=what == "process frozen")
+        for process in struck:
+            process.send_signal(signal.SIGKILL if what == "laptop killed" else signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(30):  # with nothing in its way it takes one
+                answers = await asyncio.gather(*map(small, range(150)))
+                uploads = await asyncio.gather(
+                    *(mesh.ask("alice", method="POST", data=io.BytesIO(body)) for _ in range(3))
+                )
+        finally:
+            for process in struck:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(signal.SIGCONT)
+    assert set(answers) == {CLUSTER}
+    assert {answer["who"] for answer in uploads} == {CLUSTER}
+
+
+async def test_a_process_that_answers_none_holds_so_many_and_no_more(mesh):
+    async with mirror(mesh, hold=True) as run:
+        for number in range(100):
+            assert (await mesh.ask("alice", path=f"/{number}"))["who"] == CLUSTER
+        await copies(run, 64)
+        statistics = await mesh.sidecar_admin("checkout").stats(r"^cluster\.hairpin\|copies\|80\..*")
+        assert statistics["cluster.hairpin|copies|80.upstream_rq_pending_overflow"] >= 36
+
+
+async def test_websockets_are_not_copied(mesh):
+    async with mirror(mesh) as run, aiohttp.ClientSession() as client:
+        url = f"http://{mesh.mesh.entry.address}/ws"
+        async with client.ws_connect(url, headers={"host": "checkout", "x-env": "alice"}) as socket:
+            await socket.send_str("hello")
+            assert json.loads((await socket.receive()).data)
+        await mesh.ask("alice", path="/last")
+        assert [copy["path"] for copy in await copies(run, 1)] == ["/last"]

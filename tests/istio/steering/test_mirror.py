@@ -1,0 +1,103 @@
+"""Mode mirror in a real Istio mesh: every matched request arrives in copy, and the answers are as without a session."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import itertools
+from signal import SIGCONT, SIGSTOP
+
+import psutil
+import pytest
+
+from tests.support.cluster.images import PYTHON
+from tests.support.istio_mesh import SHOP
+from tests.support.mesh import eventually
+from tests.support.recorder import recorded
+
+pytestmark = [pytest.mark.timeout(240)]
+
+CHANGING = {"x-request-id", "date", "x-envoy-upstream-service-time", "traceparent", "tracestate"}
+OURS = {"x-hairpin-session", "x-hairpin-copy"}
+BODY = bytes(range(256)) * 800
+
+
+@contextlib.asynccontextmanager
+async def mirror(mesh, *flags):
+    recorder = [PYTHON, "-m", "tests.support.recorder", *flags]
+    arguments = ["run", "--mode", "mirror", "--env", "alice", "-t", "checkout:http", "-n", SHOP, "--", *recorder]
+    async with mesh.hairpin("alice", *arguments) as run:
+        await run.said("gets copies of the requests")
+        # Said when the rule is in the API server; istiod has to bring it to the sidecars of all replicas.
+        probes = itertools.count()
+
+        async def everywhere():
+            paths = {f"/probe/{next(probes)}" for _ in range(8)}
+            for path in paths:
+                await mesh.ask("alice", path=path)
+            await asyncio.sleep(0.3)
+            return paths <= {copy["path"] for copy in recorded(run.output)}
+
+        await eventually(everywhere, "copies come from every replica")
+        yield run
+
+
+async def copies(run, count):
+    async def there():
+        return len(copied(run)) >= count
+
+    await eventually(there, f"{count} copies")
+    await asyncio.sleep(0.5)
+    found = copied(run)
+    assert len(found) == count
+    return found
+
+
+def copied(run):
+    return [copy for copy in recorded(run.output) if not copy["path"].startswith("/probe/")]
+
+
+def kept(headers):
+    return {name.lower(): value for name, value in headers.items() if name.lower() not in CHANGING | OURS}
+
+
+async def test_every_matched_request_arrives_in_copy_and_the_cluster_answers(mesh):
+    async def ask(environment, number):
+        return await mesh.ask(environment, method="POST", path=f"/orders?n={number}", body=BODY)
+
+    before = await ask("alice", 0)
+    async with mirror(mesh) as run:
+        during = [await ask(("alice", "bob", None)[number % 3], number) for number in range(90)]
+        found = await copies(run, 30)
+        await run.said(r"-> POST checkout\S*/orders\?n=87 418 \d+ ms \(copy\)$")
+    assert {answer["who"] for answer in during} == {before["who"]}
+    assert sorted(copy["path"] for copy in found) == sorted(f"/orders?n={n}" for n in range(0, 90, 3))
+    assert {copy["sha256"] for copy in found} == {hashlib.sha256(BODY).hexdigest()}
+    assert kept(during[0]["response_headers"]) == kept(before["response_headers"])
+    assert kept(during[0]["headers"]) == kept(before["headers"])
+    [first] = [copy for copy in found if copy["path"] == "/orders?n=0"]
+    assert first["headers"].keys() >= OURS
+    assert kept(first["headers"]) == kept(during[0]["headers"])
+
+
+async def test_a_frozen_laptop_is_not_waited_for(mesh):
+    """Nor for one whose process takes none: large bodies would fill what is between."""
+    large = BODY * 40
+    async with mirror(mesh) as run:
+        await mesh.ask("alice")
+        await copies(run, 1)
+        tree = psutil.Process(run.pid)
+        frozen = [tree, *tree.children(recursive=True)]
+        try:
+            for process in frozen:
+                process.send_signal(SIGSTOP)
+            async with asyncio.timeout(60):
+                small = await asyncio.gather(*(mesh.ask("alice", method="POST", body=b"x") for _ in range(100)))
+                big = [await mesh.ask("alice", method="POST", body=large) for _ in range(3)]
+        finally:
+            for process in frozen:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(SIGCONT)
+    assert not any(answer["who"].startswith("laptop") for answer in (*small, *big))
+    assert {answer["length"] for answer in big} == {len(large)}
