@@ -1,6 +1,6 @@
 """`make bench`: what hairpin costs, as ratios against the baseline of the same run, interleaved.
 
-    python -m bench [--rounds 7] [--seconds 3] [--only paths,attach,fanout,version] [--json FILE]
+    python -m bench [--rounds 7] [--seconds 3] [--only paths,mirror,attach,fanout,version] [--json FILE]
 
 The baseline is a request from a caller's sidecar to a service whose sidecar has nothing of hairpin. Everything runs on this
 machine and shares its cores, so absolute numbers say little and ratios much; each is the median of all rounds with the
@@ -17,10 +17,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import attach, paths, table
+from bench import attach, mirror, paths, table
 from hairpin.errors import HairpinError
 
-PARTS = ("paths", "attach", "fanout", "version")
+PARTS = ("paths", "mirror", "attach", "fanout", "version")
 
 
 async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -29,6 +29,9 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if "paths" in arguments.only:
         result["paths"] = await paths.measure(arguments.rounds, arguments.seconds)
         sys.stdout.write(table.paths(result["paths"]))
+    if "mirror" in arguments.only:
+        result["mirror"] = await mirror.measure(arguments.rounds, arguments.seconds)
+        sys.stdout.write(table.paths(result["mirror"]["paths"]) + mirror.shares_text(result["mirror"]["copied"]))
     if "attach" in arguments.only:
         result["attach"] = await attach.measure(arguments.rounds)
         sys.stdout.write(table.times("attach", result["attach"]))

@@ -101,6 +101,7 @@ async def bench_mesh() -> AsyncIterator[BenchMesh]:
             "caller": {"command": [*APP, "caller"]},
             "target": {"command": [*APP, "cluster"]},
             "plain": {"command": [*APP, "plain"], "steerable": False},
+            "idle": {"command": [*APP, "idle"]},
         },
         "developers": ["alice", "bob", "carol"],
     }

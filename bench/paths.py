@@ -34,10 +34,10 @@ async def measure(rounds: int, seconds: float) -> dict[str, Any]:
                     for name, (url, headers, who) in _paths(mesh).items():
                         await _expect(mesh, headers, who)
                         for connections in CONNECTIONS:
-                            sample = await _sample(url, headers, connections, seconds)
+                            sample = await sampled(url, headers, connections, seconds)
                             samples.setdefault(name, {}).setdefault(connections, []).append(sample)
             finally:
-                _control_plane(mesh).send_signal(signal.SIGCONT)
+                control_plane(mesh).send_signal(signal.SIGCONT)
     return summary(samples, BASELINE)
 
 
@@ -55,7 +55,7 @@ def _paths(mesh: BenchMesh) -> dict[str, tuple[str, dict[str, str], str]]:
 
 async def _freeze_and_kill(mesh: BenchMesh, laptop: asyncio.subprocess.Process) -> None:
     """Kill a laptop while the control plane can't withdraw its rule: every request of it falls back."""
-    _control_plane(mesh).send_signal(signal.SIGSTOP)
+    control_plane(mesh).send_signal(signal.SIGSTOP)
     tree = psutil.Process(laptop.pid)
     for process in [*tree.children(recursive=True), tree]:
         with contextlib.suppress(psutil.Error):
@@ -63,7 +63,8 @@ async def _freeze_and_kill(mesh: BenchMesh, laptop: asyncio.subprocess.Process) 
     await mesh.answered_by("cluster", "carol")
 
 
-def _control_plane(mesh: BenchMesh) -> psutil.Process:
+def control_plane(mesh: BenchMesh) -> psutil.Process:
+    """Its process."""
     pid = mesh.supervisor.control_plane.pid
     if pid is None:
         raise HairpinError("the control plane does not run")
@@ -75,7 +76,12 @@ async def _expect(mesh: BenchMesh, headers: dict[str, str], who: str) -> None:
         raise HairpinError(f"a request with {headers} was answered by {found}, not by {who}: nothing to measure")
 
 
-async def _sample(url: str, headers: dict[str, str], connections: int, seconds: float) -> dict[str, float]:
+async def sampled(url: str, headers: dict[str, str], connections: int, seconds: float) -> dict[str, float]:
+    """One row's load, once.
+
+    Raises:
+        HairpinError: a request failed.
+    """
     before = cpu_seconds()
     load: Load = await wrk(url, connections=connections, seconds=seconds, headers=headers)
     if load.failed:

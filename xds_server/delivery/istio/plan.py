@@ -7,19 +7,21 @@ deleted by hand.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from hairpin.model.match import Match
 from xds_server.delivery.istio.claims import needs_validation
 from xds_server.delivery.istio.cluster_index import ClusterIndex
+from xds_server.delivery.istio.envoyfilter import ROLE
 from xds_server.delivery.istio.judge import Judgement, Verdict, judge
 from xds_server.delivery.istio.objects import Existing, Renderer, existing, is_as_wanted, wanted
 from xds_server.delivery.istio.points import Place, Point
 from xds_server.delivery.istio.standing import replicas_of, report_deadlines, standing
 from xds_server.delivery.istio.statuses import certificate_stands, is_served, status
-from xds_server.delivery.istio.world import Plan, World
+from xds_server.delivery.istio.world import JsonObject, Plan, World
 from xds_server.generate.steer import Claim
+from xds_server.model.cluster import Key
 
 
 def plan(world: World, now: datetime, renderer: Renderer | None = None) -> Plan:
@@ -39,6 +41,7 @@ def plan(world: World, now: datetime, renderer: Renderer | None = None) -> Plan:
     certify = frozenset(v.session.key for v in judgement.verdicts if _is_to_be_certified(world, v, now))
     points, claims = _steering(world, judgement, now)
     objects = wanted([*there.plumbed, *points], claims, world.settings, renderer or Renderer())
+    apply = {key: o for key, o in objects.items() if not is_as_wanted(world.filters.get(key), o)}
     return Plan(
         statuses={
             v.session.key: status(world, index, v, certified=v.session.key in certify, now=now)
@@ -47,10 +50,10 @@ def plan(world: World, now: datetime, renderer: Renderer | None = None) -> Plan:
         certify=certify,
         validate=_to_be_validated(world, judgement),
         end=dict(judgement.end),
-        apply={key: o for key, o in objects.items() if not is_as_wanted(world.filters.get(key), o)},
+        apply=apply,
         delete=tuple(key for key in (*there.useless, *sorted(there.orphans)) if key not in objects),
         next=_next(world, index, judgement, now),
-        remarks=tuple(_remarks(world, judgement, there)),
+        remarks=tuple(_remarks(world, judgement, there, apply)),
     )
 
 
@@ -102,10 +105,14 @@ def _next(world: World, index: ClusterIndex, judgement: Judgement, now: datetime
     return min((time for time in times if time is not None and time > now), default=None)
 
 
-def _remarks(world: World, judgement: Judgement, there: Existing) -> Iterator[str]:
+def _remarks(world: World, judgement: Judgement, there: Existing, apply: Mapping[Key, JsonObject]) -> Iterator[str]:
     if judgement.verdicts and not world.admission_policy:
         yield "the admission policy that checks sessions' owners is missing: nothing is certified; `hairpin install` mends it"
     for key in there.useless:
         yield f"{key} is labelled as hairpin's and is for nothing that there is, or by another delivery"
+    for key, document in apply.items():
+        if key in world.filters and document["metadata"]["labels"].get(ROLE) == "plumbing":
+            what = "is not as this version writes it, and is written anew"
+            yield f"plumbing {key} {what}: the listener changes once, and its open connections drain"
     for key in sorted(judgement.end):
         yield f"session {key} ends: {judgement.end[key]}"

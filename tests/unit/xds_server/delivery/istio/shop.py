@@ -66,10 +66,11 @@ def session(
     identity: str = "agent",
     lease: int = 10,
     port: int | None = 5000,
+    mode: Mode = Mode.STEAL,
     **more: Any,
 ) -> SessionFacts:
     spec = SessionSpec(
-        mode=Mode.STEAL if target else Mode.EGRESS,
+        mode=mode if target else Mode.EGRESS,
         target=Target.parse(target, "shop") if target else None,
         environment=environment,
         match=parse_match(match) if match else None,

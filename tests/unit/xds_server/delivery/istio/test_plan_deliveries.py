@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from hairpin.model.delivery import Delivery
+from hairpin.model.session import Mode
 from tests.unit.xds_server.delivery.istio.shop import (
     at,
     conditions,
@@ -131,3 +132,15 @@ def test_defaults_that_the_api_server_adds_are_no_difference():
     assert list(planned(replace(world, filters={key: fewer})).apply) == [
         Key("shop", OBJECTS[Delivery.WAYPOINT_HTTP_ROUTE])
     ]
+
+
+@pytest.mark.parametrize("delivery", BY_ROUTE)
+def test_routes_make_no_copies(delivery):
+    world = settle(routed(delivery, session("alice-1", mode=Mode.MIRROR)))
+    [refused] = [c for c in world.sessions[0].status.conditions if c.reason == "Refused"]
+    assert refused.type == "NoMirror"
+    assert (
+        delivery.value in refused.message
+        and "spec.mode: 'mirror'" in refused.message
+        and "use steal" in refused.message
+    )

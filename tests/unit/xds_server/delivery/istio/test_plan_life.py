@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
 
+from hairpin.model.session import Mode
 from tests.unit.xds_server.delivery.istio.shop import (
     AGENT_0,
     AGENT_1,
@@ -51,6 +53,38 @@ def test_a_new_session_is_certified_and_the_plumbing_written_before_any_tunnel()
     assert status.certificate and status.certificate_authority == "the CA\n"
     [address] = status.agents
     assert (address.name, address.host, address.tunnel_port, address.egress_port) == ("hairpin-agent-0", "", 9443, 9444)
+
+
+def test_copies_come_by_a_filter_of_their_own_beside_who_takes_the_same_requests():
+    mirror = session("bob-1", "alice", owner="bob", seconds=1, mode=Mode.MIRROR)
+    world = settle(reported(settle(shop(session("alice-1"), mirror)), "alice-1", "bob-1"))
+    assert phases(world) == {"alice-1": "Active", "bob-1": "Active"}
+    patches = world.filters[Key("shop", SESSIONS)]["spec"]["configPatches"]
+    values = [patch["patch"]["value"] for patch in patches]
+    assert {value["name"]: list(value["typedConfig"]["shadowRules"]["policies"]) for value in values} == {
+        "hairpin.match.8080": ["alice-1.shop"],
+        "hairpin.mirror.8080": ["bob-1.shop"],
+    }
+
+
+def test_two_sessions_cant_have_copies_of_the_same_requests():
+    first, second = (session(name, seconds=n, mode=Mode.MIRROR) for n, name in enumerate(("alice-1", "alice-2")))
+    world = settle(reported(settle(shop(first, second)), "alice-1"))
+    assert phases(world) == {"alice-1": "Active", "alice-2": "Refused"}
+    [refused] = [condition for condition in world.sessions[1].status.conditions if condition.reason == "Refused"]
+    assert refused.type == "Held" and "the copies of requests" in refused.message
+
+
+def test_plumbing_of_another_version_is_written_anew_once_and_said():
+    world = active("alice-1")
+    old = copy.deepcopy(dict(world.filters))
+    old[PLUMBING]["spec"]["configPatches"].pop()
+    world = replace(world, filters=old)
+    made = planned(world)
+    assert list(made.apply) == [PLUMBING]
+    [said] = [remark for remark in made.remarks if "written anew" in remark]
+    assert said.startswith("plumbing shop/hairpin-plumbing-deployment-checkout-8080")
+    assert not planned(settle(world)).apply
 
 
 def test_steered_when_the_tunnel_is_up_and_active_when_that_is_written():
