@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import signal
 import sys
+import time
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from bench.mesh import PATIENCE, ROOT, BenchMesh, bench_mesh
-from bench.paths import CONNECTIONS, control_plane, sampled, summary
+from bench.paths import CONNECTIONS, control_plane, sampled, spread, summary
 from hairpin.errors import HairpinError
 from hairpin.ports import free_ports
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 BASELINE = "no session at all"
+PAUSE = 0.005
+"""Seconds between requests that are not to compete with their own copies."""
 _MADE = "cluster.hairpin|copies|80.upstream_rq_total"
 
 
@@ -28,6 +32,7 @@ async def measure(rounds: int, seconds: float) -> dict[str, Any]:
     The control plane is frozen meanwhile, so that nobody withdraws the rules of the dead and the frozen laptop.
     """
     samples: dict[str, dict[int, list[dict[str, float]]]] = {}
+    paces: dict[str, list[float]] = {}
     async with (
         bench_mesh() as mesh,
         _mirror(mesh, "alice"),
@@ -47,6 +52,7 @@ async def measure(rounds: int, seconds: float) -> dict[str, Any]:
                         found = await sampled(mesh.caller, headers, connections, seconds)
                         found["copied"] = (await _made(mesh) - before) / (found["rps"] * seconds)
                         samples.setdefault(name, {}).setdefault(connections, []).append(found)
+                    paces.setdefault(name, []).append(await _paced(mesh, headers, seconds))
         finally:
             _signal(frozen, signal.SIGCONT)
             control_plane(mesh).send_signal(signal.SIGCONT)
@@ -56,7 +62,24 @@ async def measure(rounds: int, seconds: float) -> dict[str, Any]:
         for connections, found in by_connections.items()
         if name not in (BASELINE, "a plain sidecar")
     }
-    return {"paths": summary(samples, BASELINE), "copied": shares}
+    paced = {
+        name: {
+            "p50": spread(found),
+            "over": spread([one - base for one, base in zip(found, paces[BASELINE], strict=True)]),
+        }
+        for name, found in paces.items()
+    }
+    return {"paths": summary(samples, BASELINE), "paced": paced, "copied": shares}
+
+
+def paced_text(paced: dict[str, Any]) -> str:
+    """The p50 of requests that come one by one, and what it is over the baseline's of the same round."""
+    lines = [
+        f"  {name:<45} {row['p50']['median'] * 1e3:>6.2f} ms  {row['over']['median'] * 1e3:>+6.2f} "
+        f"({row['over']['low'] * 1e3:+.2f}–{row['over']['high'] * 1e3:+.2f})"
+        for name, row in paced.items()
+    ]
+    return "\n".join(["", f"p50 at one request each {PAUSE * 1e3:.0f} ms, and over the baseline", *lines]) + "\n"
 
 
 def shares_text(shares: dict[str, float]) -> str:
@@ -72,6 +95,30 @@ _ROWS = {
     "mirrored, laptop dead": ("target", "bob"),
     "mirrored, laptop frozen": ("target", "carol"),
 }
+
+
+async def _paced(mesh: BenchMesh, headers: dict[str, str], seconds: float) -> float:
+    """The p50, in seconds, of requests on one connection with pauses: nothing queues for the machine's cores."""
+    address = mesh.caller.removeprefix("http://").rstrip("/")
+    host, _, port = address.rpartition(":")
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    request = f"GET / HTTP/1.1\r\n{lines}\r\n".encode()
+    reader, writer = await asyncio.open_connection(host, int(port))
+    times = []
+    try:
+        for _ in range(int(seconds / PAUSE)):
+            began = time.perf_counter()
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+            await reader.readexactly(int(length.partition(b":")[2]))
+            times.append(time.perf_counter() - began)
+            if not head.startswith(b"HTTP/1.1 200 "):
+                raise HairpinError(f"a request with {headers} was answered {head[:40]!r}: nothing to measure")
+            await asyncio.sleep(PAUSE)
+    finally:
+        writer.close()
+    return median(times)
 
 
 async def _made(mesh: BenchMesh) -> int:

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.support.mesh import eventually
+from tests.support.protocols import PROTOCOLS
 from tests.support.recorder import recorded
 
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(120)]
@@ -177,6 +178,28 @@ async def test_whatever_becomes_of_the_laptop_the_cluster_answers(mesh, what):
     assert {answer["who"] for answer in uploads} == {CLUSTER}
 
 
+async def test_a_frozen_agent_holds_nothing_up(mesh):
+    """Who stops reading here is not the laptop but the one that takes copies whole."""
+    body = bytes(LARGE)
+    async with mirror(mesh) as run:
+        await mesh.ask("alice")
+        await copies(run, 1)
+        agents = [p for p in psutil.Process().children(recursive=True) if p.cmdline()[1:3] == ["-m", "agent"]]
+        frozen = [p for agent in agents for p in (agent, *agent.children(recursive=True))]
+        assert len(frozen) >= 2, "agent and Envoy"
+        for process in frozen:
+            process.send_signal(signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(30):
+                small = await asyncio.gather(*(mesh.ask("alice", method="POST", data=b"x") for _ in range(100)))
+                large = [await mesh.ask("alice", method="POST", data=io.BytesIO(body)) for _ in range(3)]
+        finally:
+            for process in frozen:
+                process.send_signal(signal.SIGCONT)
+    assert {answer["who"] for answer in (*small, *large)} == {CLUSTER}
+    assert {answer["length"] for answer in large} == {LARGE}
+
+
 async def test_a_process_that_answers_none_holds_so_many_and_no_more(mesh):
     async with mirror(mesh, hold=True) as run:
         for number in range(100):
@@ -194,3 +217,29 @@ async def test_websockets_are_not_copied(mesh):
             assert json.loads((await socket.receive()).data)
         await mesh.ask("alice", path="/last")
         assert [copy["path"] for copy in await copies(run, 1)] == ["/last"]
+
+
+async def test_grpc_is_copied_in_http2_and_answered_by_the_cluster(mesh):
+    """All four kinds; one that streams comes when its stream has ended."""
+    async with mirror(mesh, target="checkout:grpc") as run:
+        for name in ("grpc_unary", "grpc_server_stream", "grpc_client_stream", "grpc_bidi"):
+            await PROTOCOLS[name](mesh.entry, "checkout:9090", {"x-env": "alice"}, CLUSTER)
+        found = await copies(run, 4)
+    assert {copy["version"] for copy in found} == {"2"}
+    assert len({copy["path"] for copy in found}) == 4
+    for copy in found:
+        assert copy["headers"]["content-type"] == "application/grpc"
+        assert (copy["headers"]["te"], copy["headers"]["x-hairpin-copy"]) == ("trailers", "HTTP/2")
+        assert copy["length"] > 5
+
+
+@pytest.mark.parametrize("name", ["http1", "upload_chunked", "download", "sse", "websocket", "http2", "http2_upload"])
+async def test_whatever_is_copied_is_answered_by_the_cluster(mesh, mirrored, name):
+    await PROTOCOLS[name](mesh.entry, "checkout", {"x-env": "alice"}, CLUSTER)
+
+
+@pytest.fixture(scope="module")
+async def mirrored(mesh):
+    """A session that gets copies, for tests of what the caller sees."""
+    async with mirror(mesh, env="alice") as run:
+        yield run
