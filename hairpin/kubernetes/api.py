@@ -311,20 +311,34 @@ class Api:
 
         await self._credentials.refresh()
         try:
-            socket = await self._session.ws_connect(
-                self.server + path,
-                params=query,
-                protocols=protocols,
-                timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
-                max_msg_size=0,
-                **self._credentials.arguments(),
-            )
+            try:
+                socket = await self._upgraded(path, query, protocols)
+            except aiohttp.WSServerHandshakeError as error:
+                if error.status != _UNAUTHORIZED:
+                    raise
+                await self._credentials.renew()
+                socket = await self._upgraded(path, query, protocols)
         except aiohttp.WSServerHandshakeError as error:
             raise api_error(error.status, {"message": error.message}, "GET", path) from error
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _unreachable(self.server, error) from error
         async with socket:
             yield socket
+
+    async def _upgraded(
+        self, path: str, query: Mapping[str, str] | None, protocols: tuple[str, ...]
+    ) -> aiohttp.ClientWebSocketResponse:
+        import aiohttp  # noqa: PLC0415
+
+        socket: aiohttp.ClientWebSocketResponse = await self._session.ws_connect(
+            self.server + path,
+            params=query,
+            protocols=protocols,
+            timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
+            max_msg_size=0,
+            **self._credentials.arguments(),
+        )
+        return socket
 
     async def _authenticated(
         self, method: str, path: str, *, headers: dict[str, str], **arguments: Any

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,12 @@ _EARLY = timedelta(seconds=10)
 class Credentials:
     """Address, TLS and token of one user at one API server."""
 
-    def __init__(self, configuration: Any, loader: Any | None, namespace: str) -> None:
+    def __init__(
+        self, configuration: Any, loader: Any | None, namespace: str, again: Callable[[], Any] | None = None
+    ) -> None:
         self._configuration = configuration
         self._loader = loader
+        self._again = again
         self.namespace = namespace
         self._tls = _tls(configuration)
         self._lock = asyncio.Lock()
@@ -63,7 +67,7 @@ class Credentials:
         """Get new ones: the API server refuses these, or they end.
 
         Raises:
-            HairpinError: the exec plugin failed.
+            HairpinError: the kubeconfig can't be read any more, or its exec plugin failed.
         """
         if self._loader is None:
             return
@@ -71,11 +75,10 @@ class Credentials:
         async with self._lock:
             if before != self._configuration.api_key.get("BearerToken"):
                 return  # another task has
-            if hasattr(self._loader, "exec_plugin_expiry"):
-                del self._loader.exec_plugin_expiry
-            for stale in ("cert_file", "key_file"):
-                self._loader.__dict__.pop(stale, None)
-            await _load(self._loader, self._configuration)
+            # What the kubeconfig says now: who logs in anew has other tokens or certificates written into it.
+            loader = self._again() if self._again is not None else self._loader
+            await _load(loader, self._configuration)
+            self._loader = loader
             self._tls = _tls(self._configuration)
             await self._read_token()
 
@@ -102,16 +105,27 @@ async def load_credentials(*, kubeconfig: str | None, context: str | None, in_cl
     if not any(Path(path).expanduser().is_file() for path in paths.split(os.pathsep) if path):
         where = "--kubeconfig" if kubeconfig else "KUBECONFIG" if os.environ.get("KUBECONFIG") else "kubeconfig"
         raise NotFoundError(f"{where}: there is no file {paths}; name your cluster's kubeconfig")
-    try:
-        merged = KubeConfigMerger(paths).config  # type: ignore[no-untyped-call]
-        wanted = _context(merged.value, context)
-        loader = KubeConfigLoader(config_dict=merged, active_context=wanted, config_base_path=None)  # type: ignore[no-untyped-call]
-    except HairpinError:
-        raise
-    except Exception as error:  # whatever a malformed file makes of the library
-        raise HairpinError(f"the kubeconfig {paths} can't be used: {error}") from error
+
+    def read(context: str | None) -> Any:
+        try:
+            merged = KubeConfigMerger(paths).config  # type: ignore[no-untyped-call]
+            wanted = _context(merged.value, context)
+            return KubeConfigLoader(config_dict=merged, active_context=wanted, config_base_path=None)  # type: ignore[no-untyped-call]
+        except HairpinError:
+            raise
+        except Exception as error:  # whatever a malformed file makes of the library
+            raise HairpinError(f"the kubeconfig {paths} can't be used: {error}") from error
+
+    loader = read(context)
     await _load(loader, configuration)
-    return Credentials(configuration, loader, str(loader.current_context["context"].get("namespace") or "default"))
+    current = loader.current_context
+    # Its current context may be another by the time it is read again: we stay where we are.
+    return Credentials(
+        configuration,
+        loader,
+        str(current["context"].get("namespace") or "default"),
+        lambda: read(str(current["name"])),
+    )
 
 
 def _context(kubeconfig: Any, named: str | None) -> str:

@@ -11,7 +11,8 @@ from bench.chaos.records import Kind
 
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(180)]
 
-SLACK = 3.0
+SLACK = 10.0
+"""Counts are what is judged here, beside other tests; how long it takes is `make chaos`' to say."""
 SHORT = [fault for fault in FAULTS if fault.name != "sleep"]  # that one takes as long as a lease
 
 
