@@ -17,8 +17,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hairpin.kubernetes.errors import ApiError, ApiNotFoundError, ApiUnavailableError, api_error
+from hairpin.kubernetes.errors import ApiNotFoundError, api_error
 from hairpin.kubernetes.kinds import Kind
+from hairpin.kubernetes.requests import Requests
 from hairpin.model.version import user_agent
 from hairpin.sockets import watched_socket
 
@@ -33,12 +34,8 @@ MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 APPLY = "application/apply-patch+yaml"
 
-_CALL_SECONDS = 30.0
-_CONNECT_SECONDS = 5.0
 _SILENCE_SECONDS = 150.0
 """A watch says something once a minute (a bookmark); silent for longer, its connection is dead."""
-_UNAUTHORIZED = 401
-_REFUSALS_FROM = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,30 +73,12 @@ async def connect(
         yield Api(session, credentials)
 
 
-class Api:
+class Api(Requests):
     """Verbs on objects; `connect` gives one. Every method raises `ApiError` for what the API server refuses."""
 
     def __init__(self, session: aiohttp.ClientSession, credentials: Credentials) -> None:
-        self._session = session
-        self._credentials = credentials
+        super().__init__(session, credentials)
         self._kinds: dict[str, dict[str, Kind]] = {}
-
-    @property
-    def server(self) -> str:
-        """The API server's URL."""
-        return self._credentials.server
-
-    @property
-    def context(self) -> str:
-        """The kubeconfig's context; empty for a pod's service account."""
-        return self._credentials.context
-
-    @property
-    def namespace(self) -> str:
-        """The context's namespace, or the pod's own; `default` where none is set."""
-        return self._credentials.namespace
-
-    # Verbs
 
     async def get(self, kind: Kind, name: str, *, namespace: str = "") -> JsonObject:
         """One object."""
@@ -241,151 +220,6 @@ class Api:
             return self._kinds[version][name]
         except KeyError:
             raise ApiNotFoundError(404, "NotFound", f"the API server has no kind {name} in {version}") from None
-
-    # Requests
-
-    async def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Any = None,
-        content_type: str = "application/json",
-    ) -> JsonObject:
-        """One request, its answer in JSON."""
-        async with self.stream(
-            method, path, query=query, body=body, content_type=content_type, total=_CALL_SECONDS
-        ) as response:
-            answer: JsonObject = await response.json(content_type=None)
-            return answer
-
-    @contextlib.asynccontextmanager
-    async def stream(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Any = None,
-        content_type: str = "application/json",
-        total: float | None = None,
-        silence: float | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One request, its answer as it comes.
-
-        Raises:
-            ApiError: it was refused, or the API server can't be reached.
-        """
-        import aiohttp  # noqa: PLC0415
-
-        headers = {"Accept": "application/json"}
-        data = None if body is None else json.dumps(body)
-        if data is not None:
-            headers["Content-Type"] = content_type
-        timeout = aiohttp.ClientTimeout(total=total, sock_connect=_CONNECT_SECONDS, sock_read=silence)
-        params = {name: value for name, value in (query or {}).items() if value}
-        try:
-            response = await self._authenticated(
-                method, path, headers=headers, params=params, data=data, timeout=timeout
-            )
-            try:
-                if response.status >= _REFUSALS_FROM:
-                    raise await _refusal(response, method, path)
-                yield response
-            finally:
-                response.release() if response.content.at_eof() else response.close()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise _unreachable(self.server, error) from error
-
-    @contextlib.asynccontextmanager
-    async def websocket(
-        self, path: str, *, query: Mapping[str, str] | None = None, protocols: tuple[str, ...] = ()
-    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        """A WebSocket, as `exec` and `portforward` are spoken over.
-
-        Raises:
-            ApiError: it was refused, or the API server can't be reached.
-        """
-        import aiohttp  # noqa: PLC0415
-
-        await self._credentials.refresh()
-        try:
-            try:
-                socket = await self._upgraded(path, query, protocols)
-            except aiohttp.WSServerHandshakeError as error:
-                if error.status != _UNAUTHORIZED:
-                    raise
-                await self._credentials.renew()
-                socket = await self._upgraded(path, query, protocols)
-        except aiohttp.WSServerHandshakeError as error:
-            raise api_error(error.status, {"message": error.message}, "GET", path) from error
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise _unreachable(self.server, error) from error
-        async with socket:
-            yield socket
-
-    async def _upgraded(
-        self, path: str, query: Mapping[str, str] | None, protocols: tuple[str, ...]
-    ) -> aiohttp.ClientWebSocketResponse:
-        import aiohttp  # noqa: PLC0415
-
-        socket: aiohttp.ClientWebSocketResponse = await self._session.ws_connect(
-            self.server + path,
-            params=query,
-            protocols=protocols,
-            timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
-            max_msg_size=0,
-            **self._credentials.arguments(),
-        )
-        return socket
-
-    async def _authenticated(
-        self, method: str, path: str, *, headers: dict[str, str], **arguments: Any
-    ) -> aiohttp.ClientResponse:
-        await self._credentials.refresh()
-        for attempt in ("first", "last"):
-            ours = self._credentials.arguments()
-            response = await self._session.request(
-                method, self.server + path, **{**ours, "headers": {**ours["headers"], **headers}}, **arguments
-            )
-            if response.status != _UNAUTHORIZED or attempt == "last":
-                break
-            response.release()
-            await self._credentials.renew()
-        return response
-
-    def __repr__(self) -> str:
-        return f"<Api {self.server}>"
-
-
-async def _refusal(response: aiohttp.ClientResponse, method: str, path: str) -> ApiError:
-    text = await response.text()
-    try:
-        status = json.loads(text)
-    except ValueError:
-        status = {"message": " ".join(text[:500].split())}
-    return api_error(response.status, status if isinstance(status, dict) else {}, method, path)
-
-
-def _unreachable(server: str, error: BaseException) -> ApiUnavailableError:
-    message = f"the API server at {server} can't be reached: {_reason(error)}"
-    return ApiUnavailableError(503, "ServiceUnavailable", message)
-
-
-def _reason(error: BaseException) -> str:
-    import aiohttp  # noqa: PLC0415
-
-    match error:
-        case TimeoutError():
-            return "no answer in time"
-        case aiohttp.ClientConnectorCertificateError():
-            return f"its certificate is not what the kubeconfig trusts: {error.certificate_error}"
-        case aiohttp.ClientConnectorError():
-            return error.os_error.strerror or str(error.os_error)
-        case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
-            return "the connection broke off"
-    return str(error) or type(error).__name__
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
