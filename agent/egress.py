@@ -11,7 +11,7 @@ The authority `hairpin.internal` is the agent itself (`agent.laptops`), for requ
 from __future__ import annotations
 
 from agent import laptops
-from agent.judge import ADDRESS_HEADER, AUTHORITY_HEADER, REFUSED_HEADER
+from agent.judge import ADDRESS_HEADER, AUTHORITY_HEADER
 from agent.settings import AgentSettings
 from hairpin.envoy.config import (
     UNLIMITED,
@@ -27,7 +27,7 @@ from hairpin.envoy.config import (
     typed,
     virtual_host,
 )
-from hairpin.headers import SESSION_HEADER
+from hairpin.headers import HOST_HEADER, REFUSED_HEADER, SESSION_HEADER
 
 EGRESS_POLICY = "hairpin.egress"
 """The ECDS resource that says which sessions may use the egress."""
@@ -45,7 +45,8 @@ function envoy_on_request(handle)
   local tls = handle:streamInfo():downstreamSslConnection()
   local question = {{[":method"] = "GET", [":path"] = "/", [":authority"] = "{_JUDGE}",
                      ["{SESSION_HEADER}"] = tls and tls:dnsSansPeerCertificate()[1] or "",
-                     ["{AUTHORITY_HEADER}"] = handle:headers():get(":authority")}}
+                     ["{AUTHORITY_HEADER}"] = handle:headers():get(":authority"),
+                     ["{HOST_HEADER}"] = handle:headers():get("{HOST_HEADER}") or ""}}
   local answer = handle:httpCall("{_JUDGE}", question, "", {_TIMEOUT_MS})
   local address = answer["{ADDRESS_HEADER}"]
   if answer[":status"] == "200" and address then

@@ -3,6 +3,10 @@
 Envoy asks for every CONNECT, over a Unix socket, and connects to the very address in the answer: it resolves nothing
 itself. So a name that resolves to a forbidden address, a forbidden one among several, another notation of it or an
 answer that changes between two look-ups gets nowhere. Whose connection it is Envoy says, by the laptop's certificate.
+
+A laptop that connects to an address may say by which name its program found it. The name is looked up here: rules by host
+are judged by it, and the address is connected to if the name leads there, else the name's first one. So a name that does
+not lead to an address gives it no rights.
 """
 
 from __future__ import annotations
@@ -21,14 +25,16 @@ from agent.addresses import forbidden
 from agent.policies import Policies
 from agent.resolve import Answer, ForbiddenHosts, Resolve, system_resolve
 from hairpin.errors import UnavailableError
-from hairpin.headers import SESSION_HEADER
-from hairpin.model.egress import Network, judge
+from hairpin.headers import HOST_HEADER, REFUSED_HEADER, SESSION_HEADER
+from hairpin.model.egress import Address, Network, judge
+from hairpin.model.names import is_address
 
 ADDRESS_HEADER = "x-hairpin-address"
 AUTHORITY_HEADER = "x-hairpin-authority"
-REFUSED_HEADER = "x-hairpin-refused"
 
 _AUTHORITY = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:\[\]/@]+))(?::(?P<port>\d{1,5}))?")
+_NAME = re.compile(r"[^\s:\[\]/@%]*[A-Za-z_][^\s:\[\]/@%]*")
+"""A host's name. Envoy writes `-` for what is not there."""
 _DEFAULT_PORT = 80
 _LAST_PORT = 65535
 
@@ -68,11 +74,18 @@ class Judge:
     resolve: Resolve = system_resolve
     timeout: float = 5.0
 
-    async def judge(self, authority: str, session: str = "") -> Verdict:
-        """The first address of an authority; none if any of its addresses is forbidden, or forbidden to this session."""
+    async def judge(self, authority: str, session: str = "", name: str = "") -> Verdict:
+        """The address to connect to; none if any of a name's addresses is forbidden, or forbidden to this session.
+
+        Args:
+            authority: what the laptop wants to connect to.
+            session: whose laptop it is.
+            name: by which name the program found the address in `authority`; empty where there is none.
+        """
         try:
             host, port = _host_and_port(authority)
-            answer = await self._look_up(host)
+            wanted = _address(host)
+            host, answer = await self._meant(host, wanted, name)
             await self._check(host, answer)
             rules = await self.policies.rules(session)
         except _NowhereError as error:
@@ -81,9 +94,20 @@ class Judge:
             return Verdict(HTTPStatus.SERVICE_UNAVAILABLE, reason=str(error))
         verdict = judge(rules, host, answer.addresses, port, full_name=answer.name)
         if not verdict.allowed:
-            return Verdict(HTTPStatus.FORBIDDEN, reason=f"{authority} {verdict.reason}")
-        first = answer.addresses[0]
-        return Verdict(HTTPStatus.OK, address=f"[{first}]:{port}" if first.version == 6 else f"{first}:{port}")  # noqa: PLR2004
+            shown = f"{host}:{port}" if wanted and host != str(wanted) else authority
+            return Verdict(HTTPStatus.FORBIDDEN, reason=f"{shown} {verdict.reason}")
+        to = wanted if wanted in answer.addresses else answer.addresses[0]
+        return Verdict(HTTPStatus.OK, address=f"[{to}]:{port}" if to.version == 6 else f"{to}:{port}")  # noqa: PLR2004
+
+    async def _meant(self, host: str, wanted: Address | None, name: str) -> tuple[str, Answer]:
+        """The host that the rules are for, and where it leads."""
+        if wanted is None or not _NAME.fullmatch(name) or _address(name) is not None:
+            return host, await self._look_up(host)
+        try:
+            return name, await self._look_up(name)
+        except _NowhereError:
+            # It has the address from elsewhere, a hosts file say; or the name is gone, as a program in the pod would not notice.
+            return host, Answer((wanted,))
 
     async def _look_up(self, host: str) -> Answer:
         try:
@@ -108,7 +132,8 @@ class Judge:
     async def handle(self, request: web.Request) -> web.Response:
         """Envoy's question: authority and session in headers; the answer is a header too."""
         headers = request.headers
-        verdict = await self.judge(headers.get(AUTHORITY_HEADER, ""), headers.get(SESSION_HEADER, ""))
+        name = headers.get(HOST_HEADER, "")
+        verdict = await self.judge(headers.get(AUTHORITY_HEADER, ""), headers.get(SESSION_HEADER, ""), name)
         header = {ADDRESS_HEADER: verdict.address} if verdict.address else {REFUSED_HEADER: _one_line(verdict.reason)}
         return web.Response(status=verdict.status, headers=header)
 
@@ -141,6 +166,14 @@ def _host_and_port(authority: str) -> tuple[str, int]:
     if not match or not 0 < port <= _LAST_PORT or not _is_ipv6(match["six"] or "::"):
         raise _NowhereError(HTTPStatus.BAD_REQUEST, f"{authority!r} is no host and port")
     return match["six"] or match["host"], port
+
+
+def _address(host: str) -> Address | None:
+    """The address that a host is, if it is one; what IPv6 has of IPv4's (mapped) is IPv4's."""
+    if not is_address(host):
+        return None
+    address = ipaddress.ip_address(host)
+    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
 
 
 def _is_ipv6(text: str) -> bool:

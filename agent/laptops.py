@@ -1,4 +1,4 @@
-"""What laptops ask the agent itself, as `hairpin.internal` on the egress: their session's requests, and its rules.
+"""What laptops ask the agent itself, as `hairpin.internal` on the egress: their session's requests and rules, and names.
 
 Envoy passes the question on over a Unix socket and names the session, by the laptop's certificate.
 """
@@ -17,7 +17,7 @@ from typing import Any
 from aiohttp import web
 
 from agent.judge import serve_on_socket
-from agent.policies import Policies
+from agent.names import Names
 from hairpin.errors import UnavailableError
 from hairpin.headers import SESSION_HEADER
 from hairpin.model.egress_json import session_rules_to_json
@@ -77,9 +77,10 @@ class RequestWatch:
 class Laptops:
     """The handlers."""
 
-    def __init__(self, watch: RequestWatch, policies: Policies) -> None:
+    def __init__(self, watch: RequestWatch, names: Names) -> None:
         self._watch = watch
-        self._policies = policies
+        self._names = names
+        self._policies = names.judge.policies
 
     async def requests(self, request: web.Request) -> web.StreamResponse:
         """Requests as they are answered, one JSON object a line, until the session ends."""
@@ -103,11 +104,25 @@ class Laptops:
             return web.json_response({"message": str(error)}, status=HTTPStatus.SERVICE_UNAVAILABLE)
         return web.json_response({"session": session, **session_rules_to_json(rules)})
 
+    async def name(self, request: web.Request) -> web.Response:
+        """Where a name leads."""
+        _session(request)
+        status, document = await self._names.name(request.match_info["name"])
+        return web.json_response(document, status=status)
+
+    async def destination(self, request: web.Request) -> web.Response:
+        """What would become of a connection to an authority; `host` is the name that was looked up for its address."""
+        authority, host = request.match_info["authority"], request.query.get("host", "")
+        status, document = await self._names.destination(authority, _session(request), host)
+        return web.json_response(document, status=status)
+
     async def serve(self, socket_path: Path) -> web.AppRunner:
         """Listen on a Unix socket; the caller cleans the runner up."""
         application = web.Application()
         application.router.add_get("/requests", self.requests)
         application.router.add_get("/policy", self.policy)
+        application.router.add_get("/names/{name}", self.name)
+        application.router.add_get("/destinations/{authority}", self.destination)
         return await serve_on_socket(application, socket_path)
 
 

@@ -17,6 +17,7 @@ from agent.control_plane import ControlPlaneClient
 from agent.egress import POLICY_UPDATES
 from agent.judge import Judge
 from agent.laptops import Laptops, RequestWatch
+from agent.names import Names
 from agent.policies import Policies
 from agent.reports import GAUGES, Reports
 from agent.resolve import ForbiddenHosts
@@ -74,9 +75,10 @@ class Agent:
     async def _live(self, stack: AsyncExitStack) -> None:
         """Everything until the end begins; what must outlive it goes on the stack."""
         settings = self._settings
+        judge = self._judge()
         for server in (
-            await self._judge().serve(settings.judge_socket),
-            await Laptops(self._watch, self._policies).serve(settings.laptops_socket),
+            await judge.serve(settings.judge_socket),
+            await Laptops(self._watch, Names.of(settings, judge)).serve(settings.laptops_socket),
         ):
             stack.push_async_callback(server.cleanup)
         stack.callback(self._watch.close)

@@ -1,4 +1,4 @@
-"""The headers between a target's sidecar and the agent: what one writes the other must read."""
+"""The headers between sidecars, agents and laptops: what one writes the other must read."""
 
 from __future__ import annotations
 
@@ -13,3 +13,9 @@ COPY_HEADER = "x-hairpin-copy"
 
 FORWARDED_HEADER = "x-hairpin-forwarded-for"
 """The original's `x-forwarded-for`, which Envoy changes in a copy; the agent puts it back."""
+
+HOST_HEADER = "x-hairpin-host"
+"""On a laptop's CONNECT to an address: the name that the program had looked up for it."""
+
+REFUSED_HEADER = "x-hairpin-refused"
+"""Why the agent refuses a connection."""

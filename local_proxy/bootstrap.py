@@ -38,8 +38,9 @@ from local_proxy.egress import (
     plain_cluster,
     plain_listener,
     question_cluster,
-    questions_listeners,
+    questions_listener,
 )
+from local_proxy.gateway import gateway_listeners
 from local_proxy.laptop_settings import LaptopSettings
 
 _INITIATOR = "envoy.reverse_tunnel.initiator"
@@ -62,7 +63,8 @@ def laptop_bootstrap(settings: LaptopSettings) -> Config:
             "listeners": [
                 egress_listener(settings),
                 *(plain_listener(name, port) for name, port in PLAIN.items()),
-                *questions_listeners(settings),
+                *gateway_listeners(settings),
+                questions_listener(settings),
             ],
         },
     }
@@ -88,11 +90,10 @@ def write_app(settings: LaptopSettings, address: tuple[str, int] | None) -> None
 
 
 def _agents_clusters(settings: LaptopSettings) -> list[Config]:
-    asked = settings.agents if settings.asks else ()
     return [
         *(_agent_cluster(settings, agent) for agent in settings.agents),
         egress_cluster(settings),
-        *(question_cluster(settings, agent) for agent in asked),
+        *(question_cluster(settings, agent) for agent in settings.agents),
     ]
 
 

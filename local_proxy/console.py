@@ -6,11 +6,17 @@ import contextlib
 import os
 import sys
 import termios
+import time
 from collections.abc import Mapping
 
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 _STANDARD_ERROR = 2
 _OUTPUT_FLAGS = 1  # tcgetattr's list: iflag, oflag, …
+
+MOST_CALLS = 50
+"""Lines of calls in a burst; more are left out."""
+CALLS_PER_SECOND = 10.0
+"""Lines of calls that may follow."""
 
 
 class Console:
@@ -35,6 +41,7 @@ class Console:
         self._descriptor = descriptor
         self._quiet = quiet
         self._requests = requests and not quiet
+        self._calls, self._called, self._untold = float(MOST_CALLS), time.monotonic(), 0
         self._terminal = os.isatty(descriptor)
         self._styled = self._terminal and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 
@@ -56,6 +63,22 @@ class Console:
         """A request."""
         if self._requests:
             self._write(text)
+
+    def call(self, text: str) -> None:
+        """A call of the command's; past a rate they are left out, and counted."""
+        if not self._requests:
+            return
+        now = time.monotonic()
+        self._calls = min(MOST_CALLS, self._calls + (now - self._called) * CALLS_PER_SECOND)
+        self._called = now
+        if self._calls < 1:
+            self._untold += 1
+            return
+        self._calls -= 1
+        if self._untold:
+            self._write(f"<- {self._untold} more calls, too many to tell")
+            self._untold = 0
+        self._write(text)
 
     def _write(self, text: str) -> None:
         prefix = f"{_DIM}hairpin{_PLAIN}" if self._styled else "hairpin"

@@ -142,10 +142,8 @@ def question_cluster(settings: LaptopSettings, agent: AgentAddress) -> Config:
     return _to_egress(settings, question_cluster_name(agent.name), settings.agent_identity, at)
 
 
-def questions_listeners(settings: LaptopSettings) -> list[Config]:
-    """The Unix socket for them, if there is one."""
-    if settings.questions is None:
-        return []
+def questions_listener(settings: LaptopSettings) -> Config:
+    """The Unix socket for them."""
     route: Config = {
         "match": {"prefix": "/"},
         "route": {
@@ -158,4 +156,4 @@ def questions_listeners(settings: LaptopSettings) -> list[Config]:
         "request_headers_to_remove": [SESSION_HEADER],
     }
     manager = http_manager("ask", route_config={"virtual_hosts": [virtual_host("agents", route)]})
-    return [{"name": "ask", "address": pipe(settings.questions), "filter_chains": [{"filters": [manager]}]}]
+    return {"name": "ask", "address": pipe(settings.questions), "filter_chains": [{"filters": [manager]}]}

@@ -68,6 +68,7 @@ class Keeper:
         held: the session; it is kept as the control plane tells it.
         laptop: its Envoy, running.
         reach: how the agent's replicas are reached.
+        asks: whether the agents are asked for the requests that come here, since the control plane does not tell them.
         console: where requests are told.
         news: where everything else is.
     """
@@ -80,9 +81,11 @@ class Keeper:
         laptop: Laptop,
         reach: Reach,
         *,
+        asks: bool,
         console: Console,
         news: News,
     ) -> None:
+        self._asks = asks
         self._plane = plane
         self._store = store
         self._held = held
@@ -104,7 +107,7 @@ class Keeper:
             tasks.create_task(self._reconcile())
             tasks.create_task(self._renew())
             tasks.create_task(keep_tunnels(self._held, self._laptop, self._reach))
-            if self._laptop.questions is not None:
+            if self._asks:
                 tasks.create_task(self._tell_requests(self._laptop.questions))
 
     async def _tell_requests(self, questions: Path) -> None:

@@ -19,6 +19,7 @@ from cryptography import x509
 from hairpin.envoy.config import Identity, write_identity
 from hairpin.envoy.process import ManagedEnvoy
 from hairpin.errors import HairpinError
+from hairpin.headers import REFUSED_HEADER
 from hairpin.model.session import AgentAddress, Session
 from local_proxy.bootstrap import cluster_name, laptop_bootstrap, write_app, write_tunnels
 from local_proxy.laptop_settings import LaptopSettings
@@ -44,6 +45,22 @@ class EgressSeen:
     """Why the agent refused it, if it did."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionSeen:
+    """A connection that the command made through the gateway, at its end."""
+
+    authority: str
+    """What was connected to, as the agent was told."""
+    name: str
+    """The name that the program had looked up for it, if any."""
+    sent: int
+    """Bytes of the program's."""
+    received: int
+    duration_ms: int
+    refused: str
+    """Why it led nowhere; empty if it did."""
+
+
 class Laptop:
     """The Envoy of one session, up inside `running`.
 
@@ -53,9 +70,10 @@ class Laptop:
         key: the private key of its certificate, in PEM.
         directory: a private directory, for this session alone.
         egress_port: the HTTP proxy's port.
+        gateway_port: the gateway's port; None: there is none.
         app: where the process listens, if it does.
-        asks: whether the agents are asked for the requests that they hand over.
         on_egress: called with each request of the command's.
+        on_connection: called with each connection of the command's through the gateway.
         on_problem: called with what Envoy says of a tunnel that can't be made.
     """
 
@@ -67,12 +85,14 @@ class Laptop:
         directory: Path,
         *,
         egress_port: int,
+        gateway_port: int | None = None,
         app: tuple[str, int] | None = None,
-        asks: bool = False,
         on_egress: Callable[[EgressSeen], None],
         on_problem: Callable[[str, str], None],
+        on_connection: Callable[[ConnectionSeen], None] = lambda _: None,
     ) -> None:
         self._on_egress = on_egress
+        self._on_connection = on_connection
         self._on_problem = on_problem
         self._generations: dict[str, int] = {}
         self._ended = -math.inf
@@ -83,8 +103,8 @@ class Laptop:
             agent_identity=session.status.agent_identity,
             egress=replicas.egress,
             egress_identity=session.status.egress_identity,
-            asks=asks,
             egress_port=egress_port,
+            gateway_port=gateway_port,
             directory=directory,
         )
         self._app = app
@@ -111,8 +131,8 @@ class Laptop:
         )
 
     @property
-    def questions(self) -> Path | None:
-        """The Unix socket that leads to the agents themselves, if there is one."""
+    def questions(self) -> Path:
+        """The Unix socket that leads to the agents themselves."""
         return self._settings.questions
 
     def address(self, agent: str) -> AgentAddress | None:
@@ -166,6 +186,8 @@ class Laptop:
             return
         if "egress" in entry:
             self._on_egress(_egress(entry))
+        elif "gateway" in entry:
+            self._on_connection(connection_seen(entry))
         elif entry.get("error") not in (None, "", "-"):
             self._on_problem(str(entry.get("cluster", "")).removeprefix("agent/"), str(entry["error"]))
 
@@ -178,6 +200,36 @@ def _egress(entry: dict[str, Any]) -> EgressSeen:
         duration_ms=int(entry.get("durationMs") or 0),
         refused=_text(entry.get("refused")),
     )
+
+
+def connection_seen(entry: dict[str, Any]) -> ConnectionSeen:
+    """A line of the gateway's access log."""
+    answered = entry.get("answer")
+    headers = answered.get("headers") if isinstance(answered, dict) else None
+    answer = {
+        str(header.get("key")): str(header.get("value", "")) for header in headers or [] if isinstance(header, dict)
+    }
+    return ConnectionSeen(
+        authority=_text(entry.get("gateway")),
+        name=_text(entry.get("name")),
+        sent=int(entry.get("sent") or 0),
+        received=int(entry.get("received") or 0),
+        duration_ms=int(entry.get("durationMs") or 0),
+        refused=_why(answer, _text(entry.get("flags"))),
+    )
+
+
+def _why(answer: dict[str, str], flags: str) -> str:
+    status = answer.get(":status", "")
+    if status == "200":
+        return ""
+    if reason := answer.get(REFUSED_HEADER):
+        return reason
+    if status == "403":
+        return "the agent does not know the session"
+    if status:
+        return f"the agent could not connect ({status})"
+    return f"the agent is not reached ({flags})" if flags else ""
 
 
 def _text(value: Any) -> str:

@@ -23,10 +23,10 @@ class LaptopSettings:
     """Where the process's connections leave; empty: at `agents`."""
     egress_identity: str = ""
     """The URI SAN of those; empty: `agent_identity`."""
-    asks: bool = False
-    """Whether questions to the agents are taken, at `questions`."""
     egress_port: int
     """The HTTP proxy's, on loopback."""
+    gateway_port: int | None = None
+    """The gateway's, on loopback; None: there is none."""
     directory: Path
     """Where the files lie that change while Envoy runs."""
     tunnels: bool = True
@@ -38,9 +38,9 @@ class LaptopSettings:
         return self.directory / "app.json"
 
     @property
-    def questions(self) -> Path | None:
-        """The Unix socket for requests to a replica of the agent itself, which AGENT_HEADER names; None: there is none."""
-        return self.directory / "ask.sock" if self.asks else None
+    def questions(self) -> Path:
+        """The Unix socket for requests to a replica of the agent itself, which AGENT_HEADER names."""
+        return self.directory / "ask.sock"
 
     @property
     def tunnels_file(self) -> Path:

@@ -15,7 +15,7 @@ from local_proxy.console import Console
 from local_proxy.held import Held
 from local_proxy.keeper import ClaimRefusedError, GoneError, Keeper, StoppedError
 from local_proxy.laptop import Laptop
-from local_proxy.messages import egress_text, no_tunnel_text
+from local_proxy.messages import connection_text, egress_text, no_tunnel_text
 from local_proxy.news import News
 from local_proxy.ports import Listener
 from local_proxy.reach import Reach, Replicas
@@ -48,6 +48,7 @@ class Link:
         spec: what to claim; given a certificate request.
         directory: a private directory, for keys and Envoy's files.
         egress_port: the HTTP proxy's port.
+        gateway_port: the gateway's port; None: there is none.
         console: where to tell what happens.
         asks: whether to ask the agents for the requests that come here, since the control plane does not tell them.
     """
@@ -60,6 +61,7 @@ class Link:
         directory: Path,
         *,
         egress_port: int,
+        gateway_port: int | None = None,
         console: Console,
         asks: bool = False,
     ) -> None:
@@ -68,6 +70,7 @@ class Link:
         self._spec = spec
         self._directory = directory
         self._egress_port = egress_port
+        self._gateway_port = gateway_port
         self._console = console
         self._asks = asks
         self._news = News(console)
@@ -86,6 +89,11 @@ class Link:
     def plane(self) -> ControlPlane:
         """Where it is claimed."""
         return self._plane
+
+    @property
+    def laptop(self) -> Laptop | None:
+        """Its Envoy, while there is a session."""
+        return self._laptop
 
     @property
     def directory(self) -> Path:
@@ -216,14 +224,17 @@ class Link:
             key,
             directory,
             egress_port=self._egress_port,
+            gateway_port=self._gateway_port,
             app=(listener.host, listener.port) if listener else None,
-            asks=self._asks,
-            on_egress=lambda seen: self._console.request(egress_text(seen)),
+            on_egress=lambda seen: self._console.call(egress_text(seen)),
+            on_connection=lambda seen: self._console.call(connection_text(seen)),
             on_problem=self._on_problem,
         )
 
     def _new_keeper(self, store: SessionStore, laptop: Laptop) -> Keeper:
-        return Keeper(self._plane, store, self._held, laptop, self._reach, console=self._console, news=self._news)
+        return Keeper(
+            self._plane, store, self._held, laptop, self._reach, asks=self._asks, console=self._console, news=self._news
+        )
 
     def _on_problem(self, agent: str, error: str) -> None:
         self._tunnel_problem = f"{agent}: {error}"

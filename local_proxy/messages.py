@@ -6,7 +6,7 @@ import signal
 
 from hairpin.model.egress import Action, SessionRules
 from hairpin.model.session import Mode, Session
-from local_proxy.laptop import EgressSeen
+from local_proxy.laptop import ConnectionSeen, EgressSeen
 from local_proxy.ports import Listener, Sighting
 from local_proxy.session_store import RequestSeen
 from local_proxy.signals import SIGNALLED
@@ -161,6 +161,23 @@ def egress_text(seen: EgressSeen) -> str:
     """A request, or a connection, that the command made."""
     line = f"<- {seen.method} {seen.authority} {seen.status or '-'} {seen.duration_ms} ms"
     return f"{line} (refused: {seen.refused})" if seen.refused else line
+
+
+def connection_text(seen: ConnectionSeen) -> str:
+    """A connection that the command made, at its end."""
+    host, _, port = seen.authority.rpartition(":")
+    where = f"{seen.name}:{port} ({host})" if seen.name and seen.name != host else seen.authority
+    if seen.refused:
+        return f"<- {where} (refused: {seen.refused})"
+    return f"<- {where} {_size(seen.sent)} out, {_size(seen.received)} in, {seen.duration_ms} ms"
+
+
+def _size(count: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            amount = count / size
+            return f"{amount:.1f} {unit}" if amount < 10 else f"{amount:.0f} {unit}"  # noqa: PLR2004
+    return f"{count} B"
 
 
 def _process(listener: Listener) -> str:

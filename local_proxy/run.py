@@ -60,7 +60,7 @@ async def _run(options: RunOptions, console: Console) -> int:
         if options.command:
             find_command(options.command, os.environ)
         find_envoy()
-        port = egress_port(options.egress_port)
+        port, gateway = egress_port(options.egress_port), egress_port(None)
         if plane.title:
             console.say(plane.title)
         with Signals().installed() as signals, _private_directory() as directory:
@@ -71,6 +71,7 @@ async def _run(options: RunOptions, console: Console) -> int:
                     lambda request: options.spec(request, plane.namespace),
                     directory,
                     egress_port=port,
+                    gateway_port=gateway,
                     console=console,
                     asks=isinstance(plane, KubernetesCluster) and console.tells_requests,
                 )

@@ -81,7 +81,7 @@ async def world(tmp_path_factory):
     async with AsyncExitStack() as stack:
         made = await stack.enter_async_context(tunnels(tmp_path_factory.mktemp("e")))
         app = await stack.enter_async_context(echo_process("inventory"))
-        outside = await asyncio.start_server(_forward_to(app.http), address, 0)
+        outside = await asyncio.start_server(forward_to(app.http), address, 0)
         await stack.enter_async_context(outside)
         judge = Judge(resolve=Names(address).resolve)
         mesh = {"mesh_outbound": SocketAddress(*app.http), "services": ("inventory",)}
@@ -94,7 +94,7 @@ async def world(tmp_path_factory):
         yield built
 
 
-def _forward_to(target: tuple[str, int]):
+def forward_to(target: tuple[str, int]):
     """The echo server under an address that is not loopback."""
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -74,7 +74,7 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(parts, directory, app, *agents, egress=(), asks=True):
+async def running(parts, directory, app, *agents, egress=()):
     """A laptop whose tunnels are kept."""
     key, claimed = session(parts, *agents, egress=egress)
     held, directory, port = Held(), directory / "laptop", free_port()
@@ -83,7 +83,7 @@ async def running(parts, directory, app, *agents, egress=(), asks=True):
     held.watching = True
     replicas = Replicas(claimed.status.agents, claimed.status.egress)
     laptop = Laptop(
-        claimed, replicas, key, directory, egress_port=port, app=tuple(app), asks=asks,
+        claimed, replicas, key, directory, egress_port=port, app=tuple(app),
         on_egress=lambda _: None, on_problem=lambda *_: None,
     )  # fmt: skip
     async with laptop.envoy, asyncio.TaskGroup() as tasks:

@@ -24,6 +24,7 @@ from multidict import CIMultiDictProxy
 from agent.bootstrap import agent_bootstrap, request_log_rate
 from agent.judge import Judge
 from agent.laptops import Laptops, RequestWatch
+from agent.names import Names
 from agent.reports import Reports
 from agent.settings import AgentSettings, ControlPlane
 from hairpin.certificates import CertificateAuthority, new_key_and_request
@@ -101,6 +102,7 @@ class AgentProxy:
     reports: Reports
     watch: RequestWatch
     judge: Judge
+    names: Names
     lines: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -198,10 +200,11 @@ class Tunnels:
         """A replica that runs."""
         settings = self.agent_settings(name, **more)
         judge, watch = judge or Judge(), RequestWatch()
+        names = Names.of(settings, judge)
         judge.policies.on_sessions = watch.keep
         for server in (
             await judge.serve(settings.judge_socket),
-            await Laptops(watch, judge.policies).serve(settings.laptops_socket),
+            await Laptops(watch, names).serve(settings.laptops_socket),
         ):
             self._stack.push_async_callback(server.cleanup)
         write_private(settings.request_log_rate, json.dumps(request_log_rate(settings)).encode())
@@ -214,7 +217,9 @@ class Tunnels:
 
         bootstrap = from_file(agent_bootstrap(settings), settings.directory / "egress.json")
         envoy = await self._start(name, bootstrap, on_line, lambda code: reports.reset())
-        return AgentProxy(settings=settings, envoy=envoy, reports=reports, watch=watch, judge=judge, lines=lines)
+        return AgentProxy(
+            settings=settings, envoy=envoy, reports=reports, watch=watch, judge=judge, names=names, lines=lines
+        )
 
     async def laptop(
         self,
@@ -235,6 +240,7 @@ class Tunnels:
             agents=tuple(agent.address for agent in agents),
             agent_identity=AGENT_ID,
             egress_port=free_port(),
+            gateway_port=free_port(),
             directory=directory,
             tunnels=tunnels,
         )

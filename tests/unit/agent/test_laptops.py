@@ -9,7 +9,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import aiohttp
 import pytest
 
+from agent.judge import Judge
 from agent.laptops import Laptops, RequestWatch
+from agent.names import Names
 from agent.policies import Policies
 from tests.support.envoy import eventually
 
@@ -35,7 +37,7 @@ async def setting(tmp_path):
     watch, policies = RequestWatch(), Policies(patience=0.01)
     policies.on_sessions = watch.keep
     async with AsyncExitStack() as stack:
-        runner = await Laptops(watch, policies).serve(tmp_path / "s")
+        runner = await Laptops(watch, Names(Judge(policies=policies))).serve(tmp_path / "s")
         stack.push_async_callback(runner.cleanup)
         connector = aiohttp.UnixConnector(str(tmp_path / "s"))
         yield Setting(watch, policies, await stack.enter_async_context(aiohttp.ClientSession(connector=connector)))

@@ -22,6 +22,7 @@ def settings(tmp_path: Path) -> LaptopSettings:
         agents=AGENTS,
         agent_identity="spiffe://hairpin.local/ns/default/sa/hairpin-agent",
         egress_port=15001,
+        gateway_port=15002,
         directory=tmp_path,
     )
 
@@ -33,9 +34,14 @@ def resources(path: Path) -> list[dict]:
 def test_nothing_listens_beyond_loopback(settings):
     write_tunnels(settings, {})
     listeners = laptop_bootstrap(settings)["static_resources"]["listeners"] + resources(settings.tunnels_file)
+    assert {"egress", "gateway", "ask"} <= {listener["name"] for listener in listeners}
     for listener in listeners:
-        socket = listener.get("address", {}).get("socket_address", {})
-        assert "internal_listener" in listener or socket["address"].startswith(("127.0.0.1", "rc://"))
+        where = listener.get("address", {})
+        socket = where.get("socket_address", {}).get("address", "")
+        inside = "internal_listener" in listener or where.get("pipe", {}).get("path", "").startswith(
+            str(settings.directory)
+        )
+        assert inside or socket.startswith(("127.0.0.1", "rc://"))
 
 
 def test_both_tls_legs_and_the_egress_demand_the_agents_identity(settings):
