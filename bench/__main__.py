@@ -1,6 +1,6 @@
 """`make bench`: what hairpin costs, as ratios against the baseline of the same run, interleaved.
 
-    python -m bench [--rounds 7] [--seconds 3] [--only paths,mirror,attach,fanout,version] [--json FILE]
+    python -m bench [--rounds 7] [--seconds 3] [--only paths,mirror,attach,fanout,version,intercept] [--json FILE]
 
 The baseline is a request from a caller's sidecar to a service whose sidecar has nothing of hairpin. Everything runs on this
 machine and shares its cores, so absolute numbers say little and ratios much; each is the median of all rounds with the
@@ -17,10 +17,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import attach, mirror, paths, table
+from bench import attach, intercept, mirror, paths, table
 from hairpin.errors import HairpinError
 
-PARTS = ("paths", "mirror", "attach", "fanout", "version")
+PARTS = ("paths", "mirror", "attach", "fanout", "version", "intercept")
 
 
 async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -39,6 +39,9 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if "version" in arguments.only:
         result["version"] = await attach.version(max(20, arguments.rounds))
         sys.stdout.write(table.times("hairpin --version", result["version"]))
+    if "intercept" in arguments.only:
+        result["intercept"] = await intercept.measure(arguments.rounds)
+        sys.stdout.write(intercept.text(result["intercept"]))
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import struct
 from ipaddress import IPv4Address, IPv6Address
@@ -42,6 +43,7 @@ def family(raw: bytes) -> int | None:
     return int(struct.unpack_from("=H", raw)[0]) if len(raw) >= SHORTEST else None
 
 
+@functools.lru_cache(1024)
 def parse(raw: bytes) -> Endpoint | UnixPath | None:
     """What a socket address means; None if it is of another family, or too short: the kernel has its own words for that."""
     match family(raw):

@@ -29,7 +29,7 @@ STEPS = ("prctl(PR_SET_NO_NEW_PRIVS)", "seccomp(SECCOMP_SET_MODE_FILTER)")
 FRAME = struct.Struct("=cQQ")
 _PR_SET_NO_NEW_PRIVS = 38
 _SET_MODE_FILTER = 1
-_NEW_LISTENER, _WAIT_KILLABLE_RECV = 1 << 3, 1 << 5
+_SPECULATES, _NEW_LISTENER, _WAIT_KILLABLE_RECV = 1 << 2, 1 << 3, 1 << 5
 _CANNOT_EXECUTE = 126
 
 
@@ -74,9 +74,9 @@ def install(number: int, instructions: bytes) -> int:
         raise OSError(ctypes.get_errno(), STEPS[0])
     program = _Program(len(instructions) // 8, instructions)
     listener = -1
-    # With the second flag a signal whose handler restarts calls can't break off a call that we have begun to answer;
-    # since 5.19.
-    for flags in (_NEW_LISTENER | _WAIT_KILLABLE_RECV, _NEW_LISTENER):
+    # Before 5.16 a filter switches off speculation past stores, for programs that are not trusted; this one is.
+    # WAIT_KILLABLE_RECV (5.19): a signal whose handler restarts calls can't break off a call that is being answered.
+    for flags in (_SPECULATES | _NEW_LISTENER | _WAIT_KILLABLE_RECV, _SPECULATES | _NEW_LISTENER):
         listener = libc.syscall(number, _SET_MODE_FILTER, flags, ctypes.byref(program))
         if listener >= 0:
             return int(listener)

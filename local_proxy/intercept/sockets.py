@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import socket
 from collections import OrderedDict
 from ipaddress import IPv6Address, ip_address
 
-from local_proxy.intercept.addresses import Endpoint
+from local_proxy.intercept.addresses import Endpoint, IPAddress
 from local_proxy.intercept.kernel import cookie
 from local_proxy.intercept.machine import Transport
 
@@ -57,10 +58,13 @@ def without_fast_open(handle: socket.socket) -> None:
 
 def endpoint(name: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
     """What Python says of a socket's address, as ours."""
-    address = ip_address(name[0].partition("%")[0])
-    if isinstance(address, IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    return Endpoint(address, name[1])
+    return Endpoint(_address(name[0]), name[1])
+
+
+@functools.lru_cache(256)  # nearly always one of loopback's
+def _address(text: str) -> IPAddress:
+    address = ip_address(text.partition("%")[0])
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 class Peers:

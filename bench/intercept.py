@@ -1,0 +1,179 @@
+"""What interception costs: per connect, and for a program that makes none.
+
+The gateway is a process that takes connections and closes them; both ways lead to it, so that the difference is the
+interception's. slirp4netns (where it is installed) is beside it: another way without root and without LD_PRELOAD, by a TAP
+device in a user namespace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from bench.paths import spread
+from hairpin.errors import HairpinError
+from local_proxy.intercept.machine import UdpPolicy
+from local_proxy.intercept.resolver import NO_SUCH_NAME, Meaning
+from local_proxy.intercept.strategy import Intercept, Mesh, interception
+from local_proxy.rules import Rules
+
+CONNECTS = 400
+"""In a round; the first tenth is not counted."""
+LIMIT_SECONDS = 200e-6
+"""What a connect may cost over a direct one, at the median."""
+_FAR = "10.1.2.3"  # nobody's here
+_TAP_HOST = "10.0.2.2"  # what slirp4netns calls this machine's loopback
+_TAP_SECONDS = 20.0
+_UNSHARE_SECONDS = 0.3
+_GATEWAY = """
+import socket
+listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+print(listener.getsockname()[1], flush=True)
+kept = []
+while True:
+    kept.append(listener.accept()[0])
+    if len(kept) > 100:
+        kept.pop(0).close()
+"""
+_CONNECT = """
+import socket, sys, time
+host, port, count, blocking = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "blocking"
+times = []
+for _ in range(count):
+    with socket.socket() as client:
+        client.setblocking(blocking)
+        begin = time.perf_counter()
+        client.connect_ex((host, port))
+        times.append(time.perf_counter() - begin)
+print(sorted(times[count // 10:])[(count - count // 10) // 2])
+"""
+# Calls that the filter sees and lets pass; the time is the process's own, so that others on the machine count less.
+_QUIET = """
+import os, time
+begin = time.process_time()
+for _ in range(20000):
+    os.stat("/"); os.close(os.open("/dev/null", os.O_RDONLY)); os.getppid()
+sum(number * number for number in range(500000))
+print(time.process_time() - begin)
+"""
+_PYTHON = (sys.executable, "-I", "-S", "-c")
+
+
+async def measure(rounds: int) -> dict[str, Any]:
+    """Seconds per connect by each way, and how much longer a program takes that makes none; interleaved."""
+    samples: dict[str, list[float]] = {}
+    quiet: list[float] = []
+    async with _gateway() as port:
+        for _ in range(rounds):
+            for kind in ("blocking", "not blocking"):
+                near = await _number([*_PYTHON, _CONNECT, "127.0.0.1", str(port), str(CONNECTS), kind])
+                far = await _number([*_PYTHON, _CONNECT, _FAR, "80", str(CONNECTS), kind], port)
+                samples.setdefault(f"direct, {kind}", []).append(near)
+                samples.setdefault(f"intercepted, {kind}", []).append(far)
+                samples.setdefault(f"over direct, {kind}", []).append(far - near)
+            if tap := await _by_tap([*_PYTHON, _CONNECT, _TAP_HOST, str(port), str(CONNECTS), "blocking"]):
+                samples.setdefault("slirp4netns, blocking", []).append(tap)
+            alone, under = await _number([*_PYTHON, _QUIET]), await _number([*_PYTHON, _QUIET], port)
+            quiet.append(under / alone)
+    result: dict[str, Any] = {name: spread(times) for name, times in samples.items() if times}
+    return {"connect": result, "quiet": spread(quiet)}
+
+
+def text(result: dict[str, Any]) -> str:
+    """The numbers as a table, in microseconds."""
+    lines = ["", "connect, p50"]
+    for name, row in result["connect"].items():
+        lines.append(f"  {name:<30} {row['median'] * 1e6:>7.0f} µs ({row['low'] * 1e6:.0f}–{row['high'] * 1e6:.0f})")
+    quiet = result["quiet"]
+    lines.append(f"a program that calls nobody, under the filter: {quiet['median']:.3f} of its time without "
+                 f"({quiet['low']:.3f}–{quiet['high']:.3f})")  # fmt: skip
+    worst = max(row["median"] for name, row in result["connect"].items() if name.startswith("over direct"))
+    judged = "within" if worst <= LIMIT_SECONDS else "over"
+    lines.append(
+        f"a connect costs {worst * 1e6:.0f} µs more at most, {judged} the limit of {LIMIT_SECONDS * 1e6:.0f} µs"
+    )
+    return "\n".join(lines) + "\n"
+
+
+@contextlib.asynccontextmanager
+async def _gateway() -> AsyncIterator[int]:
+    process = await asyncio.create_subprocess_exec(*_PYTHON, _GATEWAY, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout
+    try:
+        yield int(await process.stdout.readline())
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def _number(command: list[str], gateway: int | None = None) -> float:
+    """What a command prints, intercepted if there is a gateway to lead it to."""
+    if gateway is None:
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        output, _ = await process.communicate()
+        return _read(output, process.returncode)
+    async with interception(Intercept.ON, _mesh(gateway), command[0], udp=UdpPolicy.REFUSE, tell=_tell) as way:
+        with tempfile.TemporaryDirectory() as folder:
+            # The command has our own descriptors, so it is told to write elsewhere.
+            output = Path(folder) / "output"
+            shell = ["/bin/sh", "-c", 'output=$1; shift; exec "$@" > "$output"', "sh", str(output), *command]
+            process = await way.start(shell[0], shell, {"PATH": os.defpath})
+            code = await process.wait()
+            return _read(output.read_bytes(), code)
+
+
+async def _by_tap(command: list[str]) -> float | None:
+    """What a command prints whose network is slirp4netns; None where there is no such program, or no user namespaces."""
+    slirp, unshare = shutil.which("slirp4netns"), shutil.which("unshare")
+    if slirp is None or unshare is None:
+        return None
+    wait = 'while [ ! -e /sys/class/net/tap0 ] || [ -z "$(cat /proc/net/route | grep tap0)" ]; do sleep 0.05; done; exec "$@"'
+    process = await asyncio.create_subprocess_exec(
+        *(unshare, "--user", "--map-root-user", "--net", "/bin/sh", "-c", wait, "sh", *command),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    await asyncio.sleep(_UNSHARE_SECONDS)
+    network = await asyncio.create_subprocess_exec(
+        *(slirp, "--configure", "--mtu=65520", str(process.pid), "tap0"),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with asyncio.timeout(_TAP_SECONDS):
+            output, _ = await process.communicate()
+            return _read(output, process.returncode)
+    except (TimeoutError, HairpinError):
+        return None
+    finally:
+        for each in (network, process):
+            with contextlib.suppress(ProcessLookupError):
+                each.kill()
+            await each.wait()
+
+
+def _read(output: bytes, code: int | None) -> float:
+    if code != 0:
+        raise HairpinError(f"bench: a measured program ended with {code}")
+    return float(output)
+
+
+def _mesh(gateway: int) -> Mesh:
+    async def meaning(_: str) -> Meaning:
+        return NO_SUCH_NAME
+
+    async def refusal(*_: str) -> str:
+        return ""
+
+    return Mesh(gateway=gateway, http_proxy=1, rules=Rules(), local_hosts=(), meaning=meaning, refusal=refusal)
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
