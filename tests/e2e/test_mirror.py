@@ -166,10 +166,10 @@ async def test_whatever_becomes_of_the_laptop_the_cluster_answers(mesh, what):
             process.send_signal(signal.SIGKILL if what == "laptop killed" else signal.SIGSTOP)
         try:
             async with asyncio.timeout(30):  # with nothing in its way it takes one
-                answers = await asyncio.gather(*map(small, range(150)))
                 uploads = await asyncio.gather(
                     *(mesh.ask("alice", method="POST", data=io.BytesIO(body)) for _ in range(3))
                 )
+                answers = await asyncio.gather(*map(small, range(150)))
         finally:
             for process in struck:
                 with contextlib.suppress(psutil.NoSuchProcess):
@@ -191,8 +191,9 @@ async def test_a_frozen_agent_holds_nothing_up(mesh):
             process.send_signal(signal.SIGSTOP)
         try:
             async with asyncio.timeout(30):
-                small = await asyncio.gather(*(mesh.ask("alice", method="POST", data=b"x") for _ in range(100)))
+                # In this order: once so many small ones wait, there are no more copies to stand in the way.
                 large = [await mesh.ask("alice", method="POST", data=io.BytesIO(body)) for _ in range(3)]
+                small = await asyncio.gather(*(mesh.ask("alice", method="POST", data=b"x") for _ in range(100)))
         finally:
             for process in frozen:
                 process.send_signal(signal.SIGCONT)
