@@ -15,7 +15,7 @@ from hairpin.model.session import Phase, Session
 from local_proxy.clock import sleep_and_measure
 from local_proxy.console import Console
 from local_proxy.held import Held
-from local_proxy.kubernetes_sessions import refusal
+from local_proxy.kubernetes_refusals import refusal
 from local_proxy.laptop import Laptop, certificate_end
 from local_proxy.messages import request_text
 from local_proxy.news import News

@@ -6,26 +6,19 @@ import asyncio
 import contextlib
 import dataclasses
 import math
-import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 from cryptography import x509
 
-from hairpin.api import ServerRefusalError
-from hairpin.errors import ConflictError, HairpinError, InvalidFieldError, NotFoundError, SkewError, UnavailableError
+from hairpin.errors import HairpinError, InvalidFieldError, NotFoundError, UnavailableError
 from hairpin.kubernetes import api
 from hairpin.kubernetes.api import Api, JsonObject
 from hairpin.kubernetes.errors import (
     ApiConflictError,
-    ApiError,
-    ApiForbiddenError,
     ApiGoneError,
-    ApiInvalidError,
     ApiNotFoundError,
-    ApiUnauthorizedError,
-    ApiUnavailableError,
 )
 from hairpin.kubernetes.kinds import SESSIONS
 from hairpin.model.names import session_name
@@ -33,6 +26,7 @@ from hairpin.model.session import Condition, Phase, Session, SessionSpec
 from hairpin.model.session_json import spec_to_json, told_session
 from hairpin.model.version import check_laptop
 from local_proxy.clock import ClockError, clock_problem
+from local_proxy.kubernetes_refusals import Explainer, may_pass, refusal
 from local_proxy.session_store import (
     RECONNECT_SECONDS,
     UNSET,
@@ -46,23 +40,10 @@ from local_proxy.session_store import (
 ANSWER_SECONDS = 30.0
 """How long the controller may take to answer a claim, or a request for a certificate. When its leader has just died, the next
 one needs the lease's five seconds, the agents' reports, and perhaps the end of a session of ours that it finds."""
-BORNE_SECONDS = 60.0
-"""How long a refusal is borne after all was well: an API server that has just begun knows neither roles nor resources."""
 DISCARD_SECONDS = 2.0
 """How long taking back a claim that came to nothing may take; after that it runs out by itself."""
 _GENERATED = "00000"
 """As long as what the API server appends to a `generateName`."""
-_HELD = ("Held", "OverlappingWorkloads")
-_UNKNOWN_TARGET = "NoSuchTarget"
-_SKEW = "VersionSkew"
-_REFUSED = "Refused"
-_DENIED = re.compile(r"ValidatingAdmissionPolicy '.*?' (?:with binding '.*?' )?denied request: (.*)", re.DOTALL)
-_INVALID = re.compile(r"(?:Session\.hairpin\.dev|sessions\.hairpin\.dev) \".*?\" is invalid: (.*)", re.DOTALL)
-_MAY_NOT = re.compile(r"\bUser \".*\" cannot ")
-
-
-class NotInstalledError(NotFoundError):
-    """The API server has no Sessions."""
 
 
 class KubernetesSessions:
@@ -82,11 +63,12 @@ class KubernetesSessions:
         self._namespace = namespace
         self._user = user
         self._everywhere = everywhere
+        self._words = Explainer(server, namespace)
         self._uids: dict[str, str] = {}
 
     async def version(self) -> str:
         """The API server's version."""
-        async with self._told():
+        async with self._words.told():
             return str((await self._api.call("GET", "/version")).get("gitVersion", ""))
 
     async def create(self, spec: SessionSpec) -> Session:
@@ -100,7 +82,7 @@ class KubernetesSessions:
             SkewError: the controller is of a version that does not go together with ours.
             HairpinError: we may not; or this machine's clock is so far off that the certificate is of no use.
         """
-        async with self._told():
+        async with self._words.told():
             owner = await self._user()
             prefix = session_name(owner, spec.target, spec.environment, _GENERATED).removesuffix(_GENERATED)
             document = {
@@ -130,12 +112,12 @@ class KubernetesSessions:
 
     async def get(self, name: str) -> Session:
         """One session."""
-        async with self._told():
+        async with self._words.told():
             return self._session(await self._api.get(SESSIONS, name, namespace=self._namespace))
 
     async def list(self) -> list[Session]:
         """Everyone's sessions, in the order of their creation."""
-        async with self._told():
+        async with self._words.told():
             found = await self._api.list(SESSIONS, namespace="" if self._everywhere else self._namespace)
         sessions = [self._session(document) for document in found["items"]]
         return sorted(sessions, key=lambda session: (session.created, session.namespace, session.name))
@@ -149,11 +131,11 @@ class KubernetesSessions:
             spec["localPort"] = local_port
         if not isinstance(certificate_request, Unset):
             spec["certificateRequest"] = certificate_request
-        async with self._told():
+        async with self._words.told():
             try:
                 document = await self._api.patch(SESSIONS, name, {"spec": spec}, namespace=self._namespace)
             except ApiNotFoundError as error:
-                if await self._is_installed():
+                if await self._words.is_installed():
                     raise
                 raise UnavailableError(str(error)) from error  # an API server that begins has no custom resources yet
             if isinstance(certificate_request, Unset):
@@ -162,7 +144,7 @@ class KubernetesSessions:
 
     async def delete(self, name: str) -> None:
         """Give the requests back. It is no error if the session has ended already, or another one has its name."""
-        async with self._told():
+        async with self._words.told():
             with contextlib.suppress(ApiConflictError):
                 await self._api.delete(SESSIONS, name, namespace=self._namespace, uid=self._uids.get(name, ""))
 
@@ -187,7 +169,7 @@ class KubernetesSessions:
                 pass
             except HairpinError as error:
                 broken = broken or time.monotonic()
-                if not _may_pass(error, time.monotonic() - broken if known else math.inf):
+                if not may_pass(error, time.monotonic() - broken if known else math.inf):
                     raise
                 if not lost:
                     lost = True
@@ -197,7 +179,7 @@ class KubernetesSessions:
 
     async def _watched(self, name: str) -> AsyncGenerator[Event, None]:
         """The session as it is, and then what happens to it, for as long as the API server lets watch."""
-        async with self._told():
+        async with self._words.told():
             found = await self._api.list(SESSIONS, namespace=self._namespace, fields=f"metadata.name={name}")
             if not found["items"] or self._is_another(found["items"][0]):
                 raise NotFoundError(f"there is no session {name!r} in namespace {self._namespace}")
@@ -286,48 +268,6 @@ class KubernetesSessions:
             self._uids.setdefault(metadata["name"], metadata.get("uid", ""))
         return session_of(document)
 
-    @contextlib.asynccontextmanager
-    async def _told(self) -> AsyncIterator[None]:
-        """What the API server refuses, in words that say what to do."""
-        try:
-            yield
-        except ApiError as error:
-            told = await self._explained(error)
-            if told is error:
-                raise
-            raise told from error
-        except HairpinError as error:
-            if type(error) is HairpinError:  # credentials: an exec plugin that fails now may not later
-                raise UnavailableError(str(error)) from error
-            raise
-
-    async def _explained(self, error: ApiError) -> HairpinError:
-        text = str(error)
-        if denied := _DENIED.search(text):
-            return HairpinError(denied[1].strip())
-        if isinstance(error, ApiForbiddenError) and _MAY_NOT.search(text):
-            return HairpinError(
-                f"{text}; the ClusterRole hairpin-developer allows it: ask an operator to bind it to you in namespace "
-                f"{self._namespace}"
-            )
-        if isinstance(error, ApiUnauthorizedError):
-            return UnavailableError(text)  # until they log in again
-        if isinstance(error, ApiInvalidError):
-            invalid = _INVALID.search(text)
-            return ServerRefusalError(invalid[1].strip() if invalid else text)
-        if isinstance(error, ApiNotFoundError) and not await self._is_installed():
-            return NotInstalledError(
-                f"hairpin is not installed in the cluster at {self._api.server}: an operator does it with "
-                "`hairpin install`; or name another --context"
-            )
-        return error
-
-    async def _is_installed(self) -> bool:
-        try:
-            return await self._api.served(SESSIONS)
-        except ApiUnavailableError:
-            return True  # nobody knows
-
 
 def session_of(document: JsonObject) -> Session:
     """A Session object. One that a newer hairpin wrote, in words unknown here, still has a name and an owner."""
@@ -340,26 +280,6 @@ def session_of(document: JsonObject) -> Session:
         session = dataclasses.replace(session, status=status)
     owner = (document.get("spec") or {}).get("owner", "")
     return dataclasses.replace(session, owner=str(owner))
-
-
-def refusal(session: Session) -> HairpinError:
-    """The error that says why a session is refused."""
-    reasons = [condition for condition in session.status.conditions if condition.reason == _REFUSED]
-    message = "; ".join(condition.message for condition in reasons) or f"session {session.name} is refused"
-    kinds = {condition.type for condition in reasons}
-    if kinds & {*_HELD}:
-        return ConflictError(message)
-    if _SKEW in kinds:
-        return SkewError(message)
-    return NotFoundError(message) if _UNKNOWN_TARGET in kinds else ServerRefusalError(message)
-
-
-def _may_pass(error: HairpinError, seconds: float) -> bool:
-    """Whether something that keeps a watch from working may go away, so many seconds after it broke."""
-    if isinstance(error, UnavailableError):
-        return True
-    gone = isinstance(error, NotFoundError) and not isinstance(error, NotInstalledError)
-    return not gone and seconds < BORNE_SECONDS
 
 
 def _is_certified(session: Session) -> bool:
