@@ -124,7 +124,7 @@ async def test_one_bad_expression_has_all_refused_and_the_old_sessions_stay(sess
     """Why matches are validated before they are written."""
     bad = Header("x-env", StringPredicate(StringKind.EXACT, "placeholder"))
     document = sessions_object(sessions.workload, HTTP, [sessions.claim("bob"), sessions.claim("bad", bad)], ISTIO)
-    [patch] = document["spec"]["configPatches"]
+    [patch, _mirrors] = document["spec"]["configPatches"]
     policy = patch["patch"]["value"]["typedConfig"]["shadowRules"]["policies"][f"bad.{sessions.namespace}"]
     policy["permissions"][0]["header"]["stringMatch"] = {"safeRegex": {"regex": "("}}
     logged = len(sessions.cluster.programs["istiod"].log.read_text())
