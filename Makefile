@@ -76,8 +76,8 @@ lock: ## the hashed locks, from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o requirements.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --group dev pyproject.toml -o requirements-dev.txt
 
-schema: $(READY) ## the JSON Schemas in docs/, from the model
-	$(BIN)/python -c "import json; from pathlib import Path; from hairpin.model.schema import match_json_schema as m, session_json_schema as s; [Path(f'docs/{n}.schema.json').write_text(json.dumps(f(), indent=2) + chr(10)) for n, f in (('match', m), ('session', s))]"
+schema: $(READY) ## the JSON Schemas in docs/, from the model and the flags
+	$(BIN)/python -m tests.support.schemas
 
 manifests: $(READY) ## the folder manifests/, from hairpin/kubernetes
 	$(BIN)/python -m hairpin.kubernetes.manifests manifests

@@ -44,6 +44,10 @@ class Command:
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add flags and positional arguments; the parser may also get subparsers."""
 
+    def parse(self, parser: argparse.ArgumentParser, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+        """Read the command line's words; what no argument takes is returned beside."""
+        return parser.parse_known_args(words)
+
     def run(self, arguments: argparse.Namespace) -> int:
         """Do it and return the exit code. A HairpinError becomes one line on stderr and its exit code."""
         raise NotImplementedError
@@ -124,7 +128,7 @@ def _dispatch(arguments: list[str], command_line: list[str]) -> int:
         return _usage_error(f"{name} takes no command after --", name)
     parser = _parser(name, command)
     try:
-        namespace, extra = parser.parse_known_args(arguments[1:])
+        namespace, extra = command.parse(parser, arguments[1:])
     except _UsageError as error:
         return _usage_error(str(error), error.program)
     if extra:

@@ -25,13 +25,32 @@ def load_yaml(path: Path) -> Any:
         NotFoundError: it can't be read.
         InvalidFieldError: it is no YAML; the message has line and column.
     """
+    return load_yaml_lines(path)[0]
+
+
+def load_yaml_lines(path: Path) -> tuple[Any, dict[str, int]]:
+    """The same, and the line of each field by its dotted path: `services.checkout.ports[0]`.
+
+    Raises:
+        NotFoundError: it can't be read.
+        InvalidFieldError: it is no YAML; the message has line and column.
+    """
     import yaml  # noqa: PLC0415 # takes a while to import
 
     try:
         content = path.read_bytes()
         if len(content) > LONGEST:
             raise InvalidFieldError(str(path), f"{len(content)} bytes", "are too many", f"use {LONGEST} at most")
-        return yaml.load(content.decode(), _loader())  # noqa: S506 # a SafeLoader
+        loader = _loader()(content.decode())  # a SafeLoader
+        try:
+            node = loader.get_single_node()
+            lines: dict[str, int] = {}
+            if node is None:
+                return None, lines
+            _note_lines(node, "", lines, ())
+            return loader.construct_document(node), lines
+        finally:
+            loader.dispose()
     except OSError as error:
         raise NotFoundError(f"{path} can't be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -42,6 +61,23 @@ def load_yaml(path: Path) -> Any:
         raise InvalidFieldError(where, error.problem, "is no YAML", "mend this line") from error
     except yaml.YAMLError as error:
         raise InvalidFieldError(str(path), str(error), "is no YAML", "drop what no text file should hold") from error
+
+
+def _note_lines(node: yaml.Node, where: str, lines: dict[str, int], above: tuple[yaml.Node, ...]) -> None:
+    """Note where each field stands; one that contains itself, by an alias, once."""
+    import yaml  # noqa: PLC0415
+
+    if node in above:
+        return
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            path = f"{where}.{key.value}" if where else str(key.value)
+            lines[path] = key.start_mark.line + 1
+            _note_lines(value, path, lines, (*above, node))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[f"{where}[{index}]"] = value.start_mark.line + 1
+            _note_lines(value, f"{where}[{index}]", lines, (*above, node))
 
 
 def _loader() -> type[yaml.SafeLoader]:

@@ -70,6 +70,8 @@ class RunOptions:
     forwarder: Forwarder = Forwarder.HAIRPIN
     quiet: bool = False
     requests: bool = True
+    source: str = ""
+    """What is told of the hairpin.yaml that took part."""
 
     def spec(self, certificate_request: str, namespace: str | None = None) -> SessionSpec:
         """What to ask the control plane for.

@@ -61,6 +61,8 @@ async def _run(options: RunOptions, console: Console) -> int:
             find_command(options.command, os.environ)
         find_envoy()
         port, gateway = egress_port(options.egress_port), egress_port(None)
+        if options.source:
+            console.say(options.source)
         if plane.title:
             console.say(plane.title)
         with Signals().installed() as signals, _private_directory() as directory:

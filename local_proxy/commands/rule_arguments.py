@@ -26,7 +26,7 @@ class _Ordered(argparse.Action):
         """Append."""
         del parser
         flag = (option_string or self.option_strings[0]).removeprefix("--")
-        setattr(namespace, self.dest, [*getattr(namespace, self.dest), (flag, str(values))])
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest, []), (flag, str(values))])
 
 
 def add_rule_arguments(group: argparse._ActionsContainer) -> None:

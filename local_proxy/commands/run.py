@@ -15,10 +15,12 @@ class Run(Command):
     description = (
         "Starts COMMAND here, and has the requests of a feature environment, wherever in the mesh they are made, "
         "answered by it. Its own requests leave through the mesh. When it ends, everything is given back. "
-        "Without COMMAND, --port names a process that runs already; Ctrl-C ends it."
+        "Without COMMAND, --port names a process that runs already; Ctrl-C ends it. "
+        "What is not typed is taken from the nearest hairpin.yaml, in this folder or above it."
     )
     examples = (
         "hairpin run --env alice --target checkout -- python checkout.py",
+        "hairpin run checkout                               (the rest is in the repository's hairpin.yaml)",
         "hairpin run --env alice -t checkout:grpc -n shop --port 50051 -- npm start",
         "hairpin run -t checkout --match 'header x-user=42 and path ^/api' -- ./checkout",
         "hairpin run --env alice -t checkout --port 8080            (it runs already, in an IDE say)",
@@ -29,7 +31,13 @@ class Run(Command):
     takes_command = True
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """The flags."""
+        """The flags. Each has its key in hairpin.yaml, by the way it is declared: see `local_proxy.project.keys`."""
+        file = parser.add_argument_group("the team's settings")
+        file.add_argument(
+            "service", nargs="?", metavar="SERVICE", help="the service of hairpin.yaml, if it has several"
+        )
+        file.add_argument("--file", metavar="FILE", help="the hairpin.yaml (default: the nearest, here or above)")
+        file.add_argument("--no-file", action="store_true", help="take nothing from a hairpin.yaml")
         what = parser.add_argument_group("which requests")
         what.add_argument("-e", "--env", metavar="NAME", help="the feature environment whose requests are taken")
         what.add_argument("-t", "--target", metavar="[KIND/]NAME[:PORT]", help="the service that they are meant for")
@@ -40,7 +48,7 @@ class Run(Command):
         what.add_argument(
             "--mode",
             default="steal",
-            metavar="MODE",
+            metavar="steal|egress",
             help="steal: the process here answers (default); mirror: it gets copies, the cluster answers; "
             "egress: it takes none, only calls into the mesh",
         )
@@ -60,25 +68,58 @@ class Run(Command):
         cluster.add_argument(
             "--identity",
             default="agent",
-            metavar="WHOSE",
+            metavar="agent|target",
             help="as whom calls arrive: agent (default), or target: its service account, where an operator allows that",
         )
         cluster.add_argument(
             "--port-forward",
             default="hairpin",
-            metavar="BY",
+            metavar="hairpin|kubectl",
             help="what reaches the agent if it has no published address: hairpin itself (default), or kubectl",
         )
         output = parser.add_argument_group("output (on stderr)")
         output.add_argument("-q", "--quiet", action="store_true", help="errors only")
         output.add_argument("--no-requests", action="store_true", help="no line per request")
 
+    def parse(self, parser: argparse.ArgumentParser, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+        """Read the words, and note what was typed: hairpin.yaml has the rest."""
+        arguments, extra = parser.parse_known_args(words)
+        arguments.given = given(parser, words)
+        return arguments, extra
+
     def run(self, arguments: argparse.Namespace) -> int:
         """Run it."""
+        import os  # noqa: PLC0415
+        from dataclasses import replace  # noqa: PLC0415
+        from pathlib import Path  # noqa: PLC0415
+
+        from hairpin.errors import InvalidFieldError  # noqa: PLC0415
         from local_proxy.options import run_options  # noqa: PLC0415
+        from local_proxy.project.settle import settle  # noqa: PLC0415
         from local_proxy.run import run  # noqa: PLC0415
 
-        return run(run_options(arguments))
+        settled = settle(self, arguments, arguments.given, os.environ, Path.cwd())
+        try:
+            options = replace(run_options(settled.arguments), source=settled.source)
+        except InvalidFieldError as error:
+            raise settled.told(error) from None
+        if settled.folder is not None:
+            os.chdir(settled.folder)
+        return run(options)
+
+
+def given(parser: argparse.ArgumentParser, words: list[str]) -> frozenset[str]:
+    """The names of the arguments that are among the words, whatever their defaults."""
+    import argparse  # noqa: PLC0415
+
+    defaults = {action: action.default for action in parser._actions}  # noqa: SLF001 # no other way to them
+    try:
+        for action in defaults:
+            action.default = argparse.SUPPRESS
+        return frozenset(vars(parser.parse_known_args(words)[0]))
+    finally:
+        for action, default in defaults.items():
+            action.default = default
 
 
 def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
