@@ -19,9 +19,9 @@ from typing import Any
 
 from bench.paths import spread
 from hairpin.errors import HairpinError
-from local_proxy.intercept.machine import UdpPolicy
+from local_proxy.intercept.choices import Intercept, UdpPolicy
 from local_proxy.intercept.resolver import NO_SUCH_NAME, Meaning
-from local_proxy.intercept.strategy import Intercept, Mesh, interception
+from local_proxy.intercept.strategy import Mesh, interception
 from local_proxy.rules import Rules
 
 CONNECTS = 400

@@ -63,14 +63,17 @@ def no_tunnel_text(session: Session, seconds: float, problem: str) -> str:
     return f"{text}is the agent up? `hairpin mesh status` tells"
 
 
-def calls_text(egress_port: int, *, command: bool, kept: bool) -> str:
+def calls_text(egress_port: int, *, command: bool, kept: bool, intercepted: bool = False) -> str:
     """How calls get into the mesh.
 
     Args:
         egress_port: the HTTP proxy's port.
         command: whether there is a command, which is started with what it needs.
         kept: whether the port is the same next time.
+        intercepted: whether the command needs nothing to get there.
     """
+    if intercepted:
+        return f"calls into the mesh: the command's connections and names; for others an HTTP proxy at 127.0.0.1:{egress_port}"
     text = f"calls into the mesh: HTTP proxy at 127.0.0.1:{egress_port}"
     if command:
         return text

@@ -18,6 +18,7 @@ from hairpin.model.target import Target
 from hairpin.model.version import OURS
 from hairpin.ports import free_ports
 from local_proxy.control_planes import Connection
+from local_proxy.intercept.choices import Intercept, UdpPolicy
 from local_proxy.rule_flags import rules_in
 from local_proxy.rules import Rule
 
@@ -65,6 +66,8 @@ class RunOptions:
     lease_seconds: int = DEFAULT_LEASE_SECONDS
     rules: tuple[Rule, ...] = ()
     """Where the command's connections go, as the user says."""
+    intercept: Intercept = Intercept.OFF
+    udp: UdpPolicy = UdpPolicy.REFUSE
     connection: Connection = field(default_factory=Connection)
     identity: EgressIdentity = EgressIdentity.AGENT
     forwarder: Forwarder = Forwarder.HAIRPIN
@@ -115,6 +118,8 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
         egress_port=_port("--egress-port", arguments.egress_port),
         lease_seconds=_lease(arguments.lease),
         rules=rules_in(arguments),
+        intercept=_choice("--intercept", arguments.intercept, Intercept),
+        udp=_choice("--udp", arguments.udp, UdpPolicy),
         connection=connection_of(arguments),
         identity=_choice("--identity", arguments.identity, EgressIdentity),
         forwarder=_choice("--port-forward", arguments.port_forward, Forwarder),

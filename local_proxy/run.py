@@ -19,7 +19,8 @@ from hairpin.unix_sockets import temporary_directory
 from local_proxy.child import find_command, run_child
 from local_proxy.console import Console
 from local_proxy.control_planes import EmbeddedMesh, KubernetesCluster, control_plane
-from local_proxy.environment import SESSION_VARIABLE, command_environment
+from local_proxy.environment import SESSION_VARIABLE
+from local_proxy.intercept.strategy import Interception
 from local_proxy.kubectl import kubectl_forwards
 from local_proxy.link import Link
 from local_proxy.lookups import LookedUp
@@ -28,10 +29,10 @@ from local_proxy.options import Forwarder, RunOptions, egress_port, in_flags
 from local_proxy.ports import PortWatcher
 from local_proxy.process_tree import ProcessTree, adopt_orphans
 from local_proxy.reach import Direct, Reach, port_forwards
-from local_proxy.rule_flags import local_hosts
 from local_proxy.session_store import ControlPlane
 from local_proxy.sessions import requests_text
 from local_proxy.signals import Signals
+from local_proxy.ways import way_into_mesh
 
 SILENT_SECONDS = 5.0
 """After what time without a listening process the user is told what is waited for."""
@@ -78,7 +79,7 @@ async def _run(options: RunOptions, console: Console) -> int:
                     asks=isinstance(plane, KubernetesCluster) and console.tells_requests,
                 )
                 try:
-                    return await _hold_and_serve(options, link, console, signals, egress=port)
+                    return await _hold_and_serve(options, link, console, signals, egress=port, gateway=gateway)
                 except asyncio.CancelledError:
                     if signals.received is None:
                         raise
@@ -107,18 +108,25 @@ async def _reach(
         yield LookedUp(forwards, warn)
 
 
-async def _hold_and_serve(options: RunOptions, link: Link, console: Console, signals: Signals, *, egress: int) -> int:
+async def _hold_and_serve(
+    options: RunOptions, link: Link, console: Console, signals: Signals, *, egress: int, gateway: int
+) -> int:
     async with asyncio.TaskGroup() as tasks:
         holding = tasks.create_task(_hold(link))
         session = await link.first_claim()
         console.say(claim_text(session, requests_text(session, link.plane.routing_key)))
         telling = tasks.create_task(_tell_policy(link.plane, session, console))
         await link.tunnel_up()
-        own = bool(options.command) or options.mode is Mode.EGRESS
-        console.say(calls_text(egress, command=own, kept=options.egress_port is not None))
         try:
             if options.command:
-                return await _serve_command(options, link, console, signals, egress)
+                way = way_into_mesh(options, link, http_proxy=egress, gateway=gateway, tell=console.warn)
+                async with way as interception:
+                    kept = options.egress_port is not None
+                    intercepted = interception.every_connection
+                    console.say(calls_text(egress, command=True, kept=kept, intercepted=intercepted))
+                    return await _serve_command(options, link, console, signals, interception)
+            own = options.mode is Mode.EGRESS
+            console.say(calls_text(egress, command=own, kept=options.egress_port is not None))
             if options.mode is Mode.EGRESS:
                 console.say(f"export http_proxy=http://127.0.0.1:{egress} for whoever shall call; Ctrl-C ends it")
                 await asyncio.Event().wait()
@@ -146,20 +154,23 @@ async def _hold(link: Link) -> None:
         raise in_flags(error) from error
 
 
-async def _serve_command(options: RunOptions, link: Link, console: Console, signals: Signals, egress: int) -> int:
+async def _serve_command(
+    options: RunOptions, link: Link, console: Console, signals: Signals, interception: Interception
+) -> int:
     session = link.session
-    environment = command_environment(
-        os.environ,
-        egress_port=egress,
-        session=session.name,
-        environment=options.environment,
-        local_hosts=local_hosts(options.rules),
-    )
+    environment = interception.environment(os.environ, session.name, options.environment)
     for note in environment.notes:
         console.say(note)
     adopt_orphans()
     async with (
-        run_child(options.command, environment.variables, signals, folder=link.directory, warn=console.warn) as child,
+        run_child(
+            options.command,
+            environment.variables,
+            signals,
+            folder=link.directory,
+            warn=console.warn,
+            start=interception.start,
+        ) as child,
         asyncio.TaskGroup() as tasks,
     ):
         watching = None

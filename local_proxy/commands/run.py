@@ -61,6 +61,19 @@ class Run(Command):
         )
         add_rule_arguments(here)
         here.add_argument(
+            "--intercept",
+            default="off",
+            metavar="WHEN",
+            help="have all of the command's connections and names in the mesh: auto: where this machine can; "
+            "on: or don't run it; off (default): set proxy variables",
+        )
+        here.add_argument(
+            "--udp",
+            default="refuse",
+            metavar="HOW",
+            help="what becomes of its UDP, which the mesh does not carry: refuse (default), or pass: from this machine",
+        )
+        here.add_argument(
             "--lease", metavar="SECONDS", help="how long the requests stay taken after the tunnel is lost (default: 10)"
         )
         add_connection_arguments(parser)

@@ -10,10 +10,11 @@ import errno
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum
+from enum import Enum
 from typing import Protocol
 
 from local_proxy.intercept.addresses import Endpoint, IPAddress, UnixPath, authority
+from local_proxy.intercept.choices import UdpPolicy
 from local_proxy.intercept.names import Names
 from local_proxy.rules import Action, Decision
 
@@ -33,13 +34,6 @@ class Transport(Enum):
     TCP = "TCP"
     UDP = "UDP"
     OTHER = "other"
-
-
-class UdpPolicy(StrEnum):
-    """What becomes of UDP that is no question to a name server and not local."""
-
-    REFUSE = "refuse"
-    PASS = "pass"  # noqa: S105 - no password
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,18 +6,18 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from hairpin.errors import UnavailableError
 from local_proxy.child import Starter, start_natively
 from local_proxy.environment import CommandEnvironment, command_environment, intercepted_environment
+from local_proxy.intercept.choices import Intercept, UdpPolicy
 from local_proxy.intercept.dns import Forwarder, name_server
 from local_proxy.intercept.elf import reads_answers_by_recvmsg
 from local_proxy.intercept.filter import ALWAYS, Call
 from local_proxy.intercept.launch import CannotInterceptError, Launched, launched
-from local_proxy.intercept.machine import Machine, UdpPolicy
+from local_proxy.intercept.machine import Machine
 from local_proxy.intercept.names import Names
 from local_proxy.intercept.resolv_conf import PATH, ResolvConf, parse_resolv_conf
 from local_proxy.intercept.resolver import Meaning, Resolver
@@ -26,16 +26,6 @@ from local_proxy.rules import Rules
 
 REFUSAL_SECONDS = 1.0
 """How long a connect may wait to hear that the agent would refuse it; it goes on then, and may be refused later."""
-
-
-class Intercept(StrEnum):
-    """Whether connections are intercepted."""
-
-    AUTO = "auto"
-    """Where that is possible."""
-    ON = "on"
-    """Or the command does not run."""
-    OFF = "off"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import sys
 
@@ -210,3 +211,30 @@ async def test_local_hosts_stay_local_and_the_rest_goes_by_the_proxy(mesh):
         "bob", "run", "--mode", "egress", "--local", "db.internal", "--", sys.executable, "-c", script
     )
     assert run.output == [f"http://127.0.0.1:{await run.egress_port()} localhost,127.0.0.1,::1,db.internal"]
+
+
+INTERCEPTED = """
+import json, socket, urllib.error, urllib.request
+from os import environ
+assert not [name for name in environ if name.lower().endswith("_proxy")], environ
+print(urllib.request.urlopen(urllib.request.Request("http://inventory/", headers={"x-env": "alice"}), timeout=20).read().decode().strip())
+try:
+    socket.getaddrinfo("nowhere.shop", 80)
+except socket.gaierror as error:
+    print(json.dumps({"nowhere": error.errno == socket.EAI_NONAME}))
+print(json.dumps({"metadata": socket.socket().connect_ex(("169.254.169.254", 80))}))
+"""
+
+
+async def test_an_intercepted_program_needs_no_proxy(mesh):
+    """The same call without proxy variables; an unknown name; an address that the agent refuses, and the line about it."""
+    run = await mesh.command(
+        "bob", "run", "--mode", "egress", "--intercept", "on", "--", sys.executable, "-c", INTERCEPTED,
+        environment={"https_proxy": "http://proxy.example:3128"},
+    )  # fmt: skip
+    assert run.process.returncode == 0, run.errors
+    called, unknown, refused = map(json.loads, run.output)
+    check_caller(mesh, called)
+    assert unknown == {"nowhere": True}
+    assert refused == {"metadata": errno.ECONNREFUSED}
+    assert any("169.254.169.254:80 is refused" in line for line in run.errors), run.errors

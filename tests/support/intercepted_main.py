@@ -17,10 +17,10 @@ from ipaddress import ip_address
 
 from local_proxy.child import Child, run_child
 from local_proxy.intercept import strategy
+from local_proxy.intercept.choices import Intercept, UdpPolicy
 from local_proxy.intercept.dns_message import Code
-from local_proxy.intercept.machine import UdpPolicy
 from local_proxy.intercept.resolver import NO_SUCH_NAME, Meaning
-from local_proxy.intercept.strategy import Intercept, Mesh, interception
+from local_proxy.intercept.strategy import Mesh, interception
 from local_proxy.rules import Action, Rules, parse_rule
 from local_proxy.signals import Signals
 

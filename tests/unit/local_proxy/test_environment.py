@@ -1,4 +1,4 @@
-from local_proxy.environment import command_environment
+from local_proxy.environment import command_environment, intercepted_environment
 
 
 def test_both_cases_of_every_proxy_variable_name_the_laptops_envoy():
@@ -47,3 +47,12 @@ def test_a_choice_of_the_user_for_node_stands():
         command_environment({"NODE_USE_ENV_PROXY": "0"}, egress_port=1, session="s").variables["NODE_USE_ENV_PROXY"]
         == "0"
     )
+
+
+def test_an_intercepted_command_has_no_proxy_and_is_told_so():
+    inherited = {"HTTPS_PROXY": "http://me:secret@proxy.example:3128", "no_proxy": ".svc", "PATH": "/bin"}
+    environment = intercepted_environment(inherited, session="s", environment="alice")
+    assert environment.variables == {"no_proxy": ".svc", "PATH": "/bin", "HAIRPIN_SESSION": "s", "HAIRPIN_ENV": "alice"}
+    (note,) = environment.notes
+    assert "HTTPS_PROXY=http://proxy.example:3128" in note
+    assert "secret" not in note

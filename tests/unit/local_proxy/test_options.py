@@ -55,6 +55,12 @@ def test_egress_needs_nothing_but_a_command():
         ("--env alice -t checkout --egress-port -1", ["app"], "--egress-port: '-1' is no port number"),
         ("--env alice -t checkout --egress-port 8080 --port 8080", ["app"], "--egress-port: 8080 is --port too"),
         ("--env alice -t checkout --lease soon", ["app"], "--lease: 'soon' is no time .* such as 10 or 2m"),
+        (
+            "--env alice -t checkout --intercept maybe",
+            ["app"],
+            "--intercept: 'maybe' is no choice; choose one of auto, on",
+        ),
+        ("--env alice -t checkout --udp drop", ["app"], "--udp: 'drop' is no choice; choose one of refuse, pass"),
         ("--env alice -t checkout --lease 2h", ["app"], "--lease: '2h' is no time"),
         (
             "--env alice -t checkout --mode steel",

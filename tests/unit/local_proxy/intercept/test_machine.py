@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local_proxy.intercept.addresses import Endpoint, UnixPath
+from local_proxy.intercept.choices import UdpPolicy
 from local_proxy.intercept.machine import (
     ALLOWED_SECONDS,
     PASS,
@@ -16,7 +17,6 @@ from local_proxy.intercept.machine import (
     ToResolver,
     ToSink,
     Transport,
-    UdpPolicy,
 )
 from local_proxy.intercept.names import MOST_ADDRESSES, VIRTUAL, Names
 from local_proxy.rules import Action, Rules, parse_rule
