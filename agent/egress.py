@@ -10,7 +10,6 @@ The authority `hairpin.internal` is the agent itself (`agent.laptops`), for requ
 
 from __future__ import annotations
 
-from agent import laptops
 from agent.judge import ADDRESS_HEADER, AUTHORITY_HEADER
 from agent.settings import AgentSettings
 from hairpin.envoy.config import (
@@ -27,7 +26,7 @@ from hairpin.envoy.config import (
     typed,
     virtual_host,
 )
-from hairpin.headers import HOST_HEADER, REFUSED_HEADER, SESSION_HEADER
+from hairpin.headers import AGENT_ITSELF, HOST_HEADER, REFUSED_HEADER, SESSION_HEADER
 
 EGRESS_POLICY = "hairpin.egress"
 """The ECDS resource that says which sessions may use the egress."""
@@ -71,7 +70,7 @@ def egress_listener(settings: AgentSettings) -> Config:
     who = discovered_filter(EGRESS_POLICY, nobody, _RBAC)
     hosts = [
         virtual_host("others", _connect("resolved")),
-        virtual_host(_LAPTOPS, _agent_itself(), domains=(laptops.AUTHORITY,)),
+        virtual_host(_LAPTOPS, _agent_itself(), domains=(AGENT_ITSELF,)),
     ]
     if settings.mesh_outbound and settings.mesh_domains:
         hosts.append(virtual_host("mesh", _connect("mesh") | _UNJUDGED, domains=settings.mesh_domains))

@@ -22,7 +22,6 @@ from hairpin.errors import UnavailableError
 from hairpin.headers import SESSION_HEADER
 from hairpin.model.egress_json import session_rules_to_json
 
-AUTHORITY = "hairpin.internal"
 _MOST_LINES = 1000
 """Request lines that wait for one listener; further ones are dropped."""
 _MOST_LISTENERS = 16

@@ -19,3 +19,6 @@ HOST_HEADER = "x-hairpin-host"
 
 REFUSED_HEADER = "x-hairpin-refused"
 """Why the agent refuses a connection."""
+
+AGENT_ITSELF = "hairpin.internal"
+"""The authority of laptops' questions to the agent itself, on its egress."""

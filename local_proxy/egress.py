@@ -17,7 +17,7 @@ from hairpin.envoy.config import (
     upstream_tls,
     virtual_host,
 )
-from hairpin.headers import SESSION_HEADER
+from hairpin.headers import AGENT_ITSELF, SESSION_HEADER
 from hairpin.model.session import AgentAddress
 from local_proxy.laptop_settings import LaptopSettings
 
@@ -28,8 +28,6 @@ KEEPALIVE: Config = {"connection_keepalive": {"interval": "2s", "timeout": "2s"}
 CONNECT: Config = {"upgrade_type": "CONNECT"}
 AGENT_HEADER = "x-hairpin-agent"
 """Names the cluster of the replica that a question is for: `ask/NAME`."""
-_AGENT_ITSELF = "hairpin.internal"
-"""What the agent calls itself on its egress."""
 _AUTHORITY = "%FILTER_STATE(hairpin.authority:PLAIN)%"
 PLAIN = {"plain": "", "plain-80": ":80"}
 """Internal listeners for plain HTTP; what each adds to an authority: its port where the request left it out."""
@@ -148,7 +146,7 @@ def questions_listener(settings: LaptopSettings) -> Config:
         "match": {"prefix": "/"},
         "route": {
             "cluster_header": AGENT_HEADER,
-            "host_rewrite_literal": _AGENT_ITSELF,
+            "host_rewrite_literal": AGENT_ITSELF,
             "timeout": "0s",
             **FOREVER,
         },

@@ -123,7 +123,7 @@ def inline(document: Any, routes: dict[str, Any]) -> None:
         *match_resources(MESH, MESH.workloads[0].ports[0], CLAIMS),
         match_resources(MESH, MESH.workloads[0].ports[0], [replace(claim, mirror=True) for claim in CLAIMS])[1],
         egress_resource([]),
-        egress_resource(["checkout-alice-1", "checkout-bob-2"]),
+        egress_resource(["checkout-alice-1"], ["checkout-bob-2"]),
     ],
     ids=["no claims", "no mirrors", "claims", "claims, no mirrors", "mirrors", "no sessions", "sessions"],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import ssl
@@ -33,8 +34,8 @@ NOT_LEADING = "asked a replica that does not lead"
 
 
 @asynccontextmanager
-async def discovery(authority: CertificateAuthority, port: int, *sessions: str):
-    """The discovery service of a control plane: these sessions may use the egress. Gives the nodes that came."""
+async def discovery(authority: CertificateAuthority, port: int, *sessions: str, only_ask: tuple[str, ...] = ()):
+    """The discovery service of a control plane: these sessions may use the egress, or ask. Gives the nodes that came."""
     nodes: list[str] = []
 
     def authorize(identity: PeerIdentity, node: Node) -> str:
@@ -52,7 +53,7 @@ async def discovery(authority: CertificateAuthority, port: int, *sessions: str):
         port=port,
     )
     await server.start()
-    cache.set("agents", Snapshot.of([egress_resource(sessions)]))
+    cache.set("agents", Snapshot.of([egress_resource(sessions, only_ask)]))
     server.ready.set()
     try:
         yield nodes
@@ -60,9 +61,8 @@ async def discovery(authority: CertificateAuthority, port: int, *sessions: str):
         await server.stop()
 
 
-@asynccontextmanager
-async def asking(setting: Setting, session: str, path: str = "/policy"):
-    """A laptop's question to the agent itself."""
+def laptops_tls(setting: Setting, session: str) -> ssl.SSLContext:
+    """What a laptop of this session connects to the egress with."""
     key, request = new_key_and_request()
     chain = setting.authority.sign(request, dns=(session,), lifetime=timedelta(hours=1)).chain
     file = setting.directory / f"{session}.pem"
@@ -70,9 +70,15 @@ async def asking(setting: Setting, session: str, path: str = "/policy"):
     tls = ssl.create_default_context(cadata=setting.authority.certificate)
     tls.check_hostname = False
     tls.load_cert_chain(file)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as client:
+    return tls
+
+
+@asynccontextmanager
+async def asking(setting: Setting, session: str, path: str = "/policy", host: str = "hairpin.internal"):
+    """A laptop's question to the agent itself."""
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=laptops_tls(setting, session))) as client:
         url = f"https://{HOST}:{setting.ports['egress']}{path}"
-        async with client.get(url, headers={"Host": "hairpin.internal"}) as response:
+        async with client.get(url, headers={"Host": host}) as response:
             yield response
 
 
@@ -102,6 +108,43 @@ async def test_the_control_plane_is_reached_by_name_and_knows_the_pod(tmp_path):
 
         await eventually(allowed, what="the session may use the egress")
         assert await policy_of(setting, "bob.shop") == 403
+
+
+async def connect(setting: Setting, session: str, authority: str) -> bytes:
+    """The status line of a laptop's CONNECT."""
+    tls = laptops_tls(setting, session)
+    reader, writer = await asyncio.open_connection(HOST, setting.ports["egress"], ssl=tls)
+    try:
+        writer.write(f"CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\n\r\n".encode())
+        return await asyncio.wait_for(reader.readline(), 20)
+    finally:
+        writer.close()
+
+
+async def test_a_session_whose_calls_leave_elsewhere_may_ask_and_not_connect(tmp_path):
+    """Its calls leave in its target's name, at other agents; here it asks for its requests, its rules, and names."""
+    port = free_port()
+    setting = new_setting(tmp_path, xds=f"{HOST}:{port}")
+    api = Api(setting.authority)
+    api.say(**{"alice.shop": ALLOW, "target.shop": ALLOW})
+    async with (
+        serving(api, tmp_path, setting.api_port),
+        discovery(setting.authority, port, "alice.shop", only_ask=("target.shop",)),
+        running(setting),
+    ):
+        await eventually(setting.is_ready, what="it is ready")
+
+        async def allowed() -> bool:
+            return await policy_of(setting, "target.shop") == {"session": "target.shop", **ALLOW}
+
+        await eventually(allowed, what="the session may ask")
+        async with asking(setting, "target.shop", "/names/localhost") as response:
+            assert "127.0.0.1" in (await response.json())["addresses"]
+        async with asking(setting, "target.shop", host="inventory") as response:
+            assert response.status == 403
+        for authority in ("nobody.invalid:80", "hairpin.internal:80"):
+            assert b" 403 " in await connect(setting, "target.shop", authority), authority
+        assert b" 502 " in await connect(setting, "alice.shop", "nobody.invalid:80")
 
 
 async def test_the_authority_may_come_late_and_change(tmp_path):

@@ -45,8 +45,8 @@ class Egress:
         self._cluster = cluster
         self._settings = settings
         self._cache = cache
-        self._groups: dict[str, tuple[str, ...]] = {}
-        """By group, the sessions that its snapshot is of."""
+        self._groups: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        """By group, the sessions that its snapshot is of: whose connections leave there, and who may ask there."""
 
     async def run(self) -> None:
         """Keep the snapshots in step until cancelled."""
@@ -79,10 +79,10 @@ class Egress:
         raise ForbiddenProxyError(f"{node.id!r} is not an agent of {peer}: its certificate decides what it may fetch")
 
     def policies(self, namespace: str, account: str) -> dict[str, Any]:
-        """The rules of each session that may leave at these agents, as the agents read them."""
+        """The rules of each session that may leave or ask at these agents, as the agents read them."""
         watch = self._cluster.namespaces[namespace]
         sessions = {}
-        for session in _sessions(watch, self._settings, account):
+        for session, _ in _sessions(watch, self._settings, account):
             environment = session.spec.environment if session.spec else None
             owner = session.spec.owner if session.spec else ""
             sessions[session.id] = session_rules_to_json(effective(watch.policy, owner, environment))
@@ -99,10 +99,11 @@ class Egress:
                 continue  # an empty policy would cut everyone off
             for account in _accounts(watch):
                 group = group_of(watch.namespace, account)
-                names = tuple(sorted(session.id for session in _sessions(watch, self._settings, account)))
+                found = sorted((session.id, leaves) for session, leaves in _sessions(watch, self._settings, account))
+                names = tuple(tuple(name for name, leaves in found if leaves is here) for here in (True, False))
                 if self._groups.get(group) != names:
-                    self._groups[group] = names
-                    self._cache.set(group, Snapshot.of([egress_resource(names)]))
+                    self._groups[group] = (names[0], names[1])
+                    self._cache.set(group, Snapshot.of([egress_resource(*names)]))
 
 
 async def lines(egress: Egress, cluster: ClusterWatch, namespace: str, account: str, *, silence: float) -> Any:
@@ -139,8 +140,11 @@ def _accounts(watch: NamespaceWatch) -> frozenset[str]:
     return frozenset(pod.service_account for pod in watch.pods if is_agent(pod, pod.service_account))
 
 
-def _sessions(watch: NamespaceWatch, settings: Settings, account: str) -> Iterator[SessionFacts]:
-    """The sessions whose connections leave at the agents under this account."""
+def _sessions(watch: NamespaceWatch, settings: Settings, account: str) -> Iterator[tuple[SessionFacts, bool]]:
+    """The sessions that may use the agents under this account, and whether their connections leave there.
+
+    Those of which that is not so leave at agents under their target's account: at the steering agents they may ask.
+    """
     identity = spiffe_id(settings.trust_domain, watch.namespace, account)
     for session in watch.sessions:
         status = session.status
@@ -150,5 +154,5 @@ def _sessions(watch: NamespaceWatch, settings: Settings, account: str) -> Iterat
             leaves_as = status.egress_identity
         else:
             leaves_as = status.egress_identity or status.agent_identity
-        if leaves_as == identity:
-            yield session
+        if identity in (leaves_as, status.agent_identity):
+            yield session, leaves_as == identity
