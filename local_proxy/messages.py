@@ -189,14 +189,15 @@ def _process(listener: Listener) -> str:
 
 def _address(listener: Listener) -> str:
     host = f"[{listener.host}]" if ":" in listener.host else listener.host
-    return f"{host}:{listener.port}"
+    moved = f" (moved from {listener.believed})" if listener.believed else ""
+    return f"{host}:{listener.port}{moved}"
 
 
 def _also(others: tuple[Listener, ...]) -> str:
-    ports = " and ".join(str(other.port) for other in others)
-    return f"it also listens on {ports}: --port {others[0].port} would choose that"
+    ports = " and ".join(str(other.known) for other in others)
+    return f"it also listens on {ports}: --port {others[0].known} would choose that"
 
 
 def _instead(others: tuple[Listener, ...]) -> str:
-    ports = " and ".join(str(other.port) for other in others)
-    return f"the command listens on {ports}: did you mean --port {others[0].port}?"
+    ports = " and ".join(str(other.known) for other in others)
+    return f"the command listens on {ports}: did you mean --port {others[0].known}?"

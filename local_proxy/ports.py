@@ -1,6 +1,8 @@
 """Which TCP port the service is on: the one that its process tree listens on, or the one that `--port` names.
 
-Watched by reading the kernel's table (`local_proxy.sockets`), so that the process never sees a connection of ours.
+Watched by reading the kernel's table (`local_proxy.sockets`), so that the process never sees a connection of ours. Where the
+command's calls are intercepted, its listen is what makes us look, and a port that was moved counts as what the command
+takes it for.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 import psutil
 
 from local_proxy.debuggers import debugger_ports
+from local_proxy.intercept.heard import Heard
 from local_proxy.process_tree import ProcessTree
 from local_proxy.sockets import ListeningSocket, has_ipv6_loopback, listening_sockets, loopback_of, sockets_of
 
@@ -48,6 +51,13 @@ class Listener:
     """That process's name."""
     inode: int = 0
     """Tells sockets of one port apart, where the system does."""
+    believed: int = 0
+    """What the process takes the port for, where it was moved; else 0."""
+
+    @property
+    def known(self) -> int:
+        """The port as the user and the process know it."""
+        return self.believed or self.port
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +77,24 @@ class PortWatcher:
         tree: the command's processes; None if the process was started by someone else.
         port: the port that the user named: then no other is taken, whoever listens on it.
         preferred: the target's port number; taken when it is among several.
+        heard: what interception hears of the command's listeners.
+        strangers: the inodes of sockets that listened before the command was started.
     """
 
-    def __init__(self, tree: ProcessTree | None, *, port: int | None = None, preferred: int | None = None) -> None:
+    def __init__(
+        self,
+        tree: ProcessTree | None,
+        *,
+        port: int | None = None,
+        preferred: int | None = None,
+        heard: Heard | None = None,
+        strangers: frozenset[int] = frozenset(),
+    ) -> None:
         self._tree = tree
         self._port = port
         self._preferred = preferred
+        self._heard = heard
+        self._strangers = strangers
         self._current: Listener | None = None
         self._ipv6 = has_ipv6_loopback()
         self._listening: list[ListeningSocket] = []
@@ -92,34 +114,41 @@ class PortWatcher:
     def _scan(self, listening: list[ListeningSocket]) -> Sighting:
         candidates = self._tree_listeners(listening)
         if self._port is not None:
-            named = self._named_listener(self._port, listening)
-            others = [candidate for candidate in candidates if candidate.port != self._port]
+            moved = sorted((one for one in candidates if one.believed == self._port), key=_rank)
+            named = moved[0] if moved else self._named_listener(self._port, listening)
+            others = [candidate for candidate in candidates if candidate.known != self._port]
         else:
             named = choose(candidates, self._current, self._preferred)
-            others = [candidate for candidate in candidates if named is None or candidate.port != named.port]
+            others = [candidate for candidate in candidates if named is None or candidate.known != named.known]
         self._current = named
-        distinct = {candidate.port: candidate for candidate in reversed(others)}
+        distinct = {candidate.known: candidate for candidate in reversed(others)}
         return Sighting(named, tuple(distinct[port] for port in sorted(distinct)))
 
     async def changes(self) -> AsyncGenerator[Sighting, None]:
         """What is seen each time the service's port opens, closes or moves, or another port comes up beside it."""
         seen: tuple[tuple[str, int] | None, frozenset[int]] = (None, frozenset())
         eager_until = time.monotonic() + EAGER_SECONDS
+        heard_until = 0.0
         while True:
             began = time.thread_time()
             sighting = self.look()
             cost = time.thread_time() - began  # what whoever takes the sighting does with it is not our doing
             listener = sighting.listener
             address = (listener.host, listener.port) if listener else None
-            others = frozenset(other.port for other in sighting.others)
+            others = frozenset(other.known for other in sighting.others)
             if address != seen[0] or not others <= seen[1]:
                 if address != seen[0]:
                     eager_until = time.monotonic() + EAGER_SECONDS
                 yield sighting
             seen = (address, others)
             eager = listener is None and time.monotonic() < eager_until
-            interval = EAGER_INTERVAL if eager else CALM_INTERVAL
-            await asyncio.sleep(max(interval, cost / _SHARE))
+            pause = max(EAGER_INTERVAL if eager else CALM_INTERVAL, cost / _SHARE)
+            if self._heard is None:
+                await asyncio.sleep(pause)
+            elif await self._heard.wait(pause):
+                # Each of many servers that open at once is not worth a look of its own.
+                await asyncio.sleep(max(0.0, heard_until - time.monotonic()))
+                heard_until = time.monotonic() + cost / _SHARE
 
     def _tree_listeners(self, listening: list[ListeningSocket]) -> list[Listener]:
         if self._tree is None:
@@ -138,8 +167,18 @@ class PortWatcher:
         if host == "::1" and listening.host == "::" and not self._ipv6:
             host = "127.0.0.1"  # a socket on :: takes IPv4 as well, unless told otherwise
         return Listener(
-            host=host, port=listening.port, bound=listening.host, pid=pid, process=process, inode=listening.inode
+            host=host,
+            port=listening.port,
+            bound=listening.host,
+            pid=pid,
+            process=process,
+            inode=listening.inode,
+            believed=self._believed(listening.port) if pid is not None else 0,
         )
+
+    def _believed(self, port: int) -> int:
+        believed = self._heard.believed(port) if self._heard else port
+        return believed if believed != port else 0
 
     def _debugger_ports(self, process: psutil.Process) -> frozenset[int]:
         # Asked only of a process that listens, and so has its final command line: read once.
@@ -151,7 +190,7 @@ class PortWatcher:
         return frozenset()
 
     def _named_listener(self, port: int, listening: list[ListeningSocket]) -> Listener | None:
-        there = [s for s in listening if s.port == port]
+        there = [s for s in listening if s.port == port and s.inode not in self._strangers]
         if not there and not _KERNEL_TELLS_ALL:
             there = _connectable(port)
         found = sorted((self._listener(s) for s in there), key=_rank)
@@ -163,13 +202,13 @@ def choose(candidates: Sequence[Listener], current: Listener | None, preferred: 
 
     The target's own port number is taken whenever it is there; else the one that was taken before; else the first one.
     """
-    for port in (preferred, current and current.port):
-        same = sorted((candidate for candidate in candidates if candidate.port == port), key=_rank)
+    for port in (preferred, current and current.known):
+        same = sorted((candidate for candidate in candidates if candidate.known == port), key=_rank)
         if same:
             return same[0]
     if not candidates:
         return None
-    return min((candidate for candidate in candidates if candidate.port == candidates[0].port), key=_rank)
+    return min((candidate for candidate in candidates if candidate.known == candidates[0].known), key=_rank)
 
 
 def _rank(listener: Listener) -> tuple[int, int]:

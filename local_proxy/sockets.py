@@ -66,7 +66,7 @@ def sockets_of(
     table = {found.inode: found for found in (listening_sockets() if listening is None else listening)}
     if not table:
         return {}
-    return {pid: [table[inode] for inode in dict.fromkeys(_inodes(pid)) if inode in table] for pid in pids}
+    return {pid: [table[inode] for inode in dict.fromkeys(inodes_of(pid)) if inode in table] for pid in pids}
 
 
 def loopback_of(host: str) -> str:
@@ -130,7 +130,8 @@ def _address(digits: str) -> str:
     return str(address.ipv4_mapped or address)
 
 
-def _inodes(pid: int) -> Iterator[int]:
+def inodes_of(pid: int) -> Iterator[int]:
+    """The sockets of a process, whatever they are for; none if it has ended or is someone else's. Linux only."""
     with contextlib.suppress(OSError):  # it has ended, or is someone else's
         for descriptor in sorted(Path(f"/proc/{pid}/fd").iterdir(), key=lambda path: int(path.name)):
             with contextlib.suppress(OSError):  # closed meanwhile

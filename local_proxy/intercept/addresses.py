@@ -60,6 +60,11 @@ def parse(raw: bytes) -> Endpoint | UnixPath | None:
             return None
 
 
+def with_port(raw: bytes, port: int) -> bytes:
+    """An Internet socket address with another port."""
+    return raw[:2] + port.to_bytes(2, "big") + raw[4:]
+
+
 def authority(host: str, port: int) -> str:
     """A host and port as in a URL."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

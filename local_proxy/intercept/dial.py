@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import select
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from local_proxy.intercept.addresses import Endpoint, proxy_header
+from local_proxy.intercept.kernel import connect_raw
 from local_proxy.intercept.machine import ToGateway
 from local_proxy.intercept.sockets import (
     SYN_RECEIVED,
@@ -87,28 +89,45 @@ class Dialer:
 
     def dial(self, caller: Caller, port: int, meant: tuple[Endpoint, ToGateway] | None) -> None:
         """Connect to a port of ours, with a header if `meant` says whereto."""
-        handle = caller.handle
-        dial = _Dial(caller, os.get_blocking(handle.fileno()))
-        self._dials.add(caller.id)
-        if dial.blocking:
-            os.set_blocking(handle.fileno(), False)  # a full queue must not hold this thread
-        without_fast_open(handle)
-        error = connect_here(handle, port)
-        if error not in (0, errno.EINPROGRESS):
-            self._finish(dial, error)
+        dial = self._begin(caller, lambda handle: connect_here(handle, port))
+        if dial is None:
             return
-        if not dial.blocking:
-            dial.answer = error
         if meant is not None:
             address, to = meant
-            dial.rest = proxy_header(endpoint(handle.getsockname()), address, to.target, to.name)
+            dial.rest = proxy_header(endpoint(caller.handle.getsockname()), address, to.target, to.name)
         self._advance(dial)
+
+    def moved(self, caller: Caller, raw: bytes) -> None:
+        """Connect to another address of this machine, where what was meant has been moved to."""
+        dial = self._begin(caller, lambda handle: connect_raw(handle, raw))
+        if dial is None:
+            return
+        if dial.blocking:
+            self._advance(dial)
+        else:
+            self._finish(dial, 0)
 
     def close(self) -> None:
         """Answer what waits."""
         for identity in self._dials:
             self._tools.listener.answer(identity, error=errno.ENETDOWN)
         self._dials.clear()
+
+    def _begin(self, caller: Caller, connect: Callable[[socket.socket], int]) -> _Dial | None:
+        """A connect that goes on; None if it has failed and was answered."""
+        descriptor = caller.handle.fileno()
+        dial = _Dial(caller, os.get_blocking(descriptor))
+        self._dials.add(caller.id)
+        if dial.blocking:
+            os.set_blocking(descriptor, False)  # a full queue must not hold this thread
+        without_fast_open(caller.handle)
+        error = connect(caller.handle)
+        if error not in (0, errno.EINPROGRESS):
+            self._finish(dial, error)
+            return None
+        if not dial.blocking:
+            dial.answer = error
+        return dial
 
     def _advance(self, dial: _Dial) -> None:
         error = dial.advance()

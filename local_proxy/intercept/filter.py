@@ -9,6 +9,8 @@ measured (the kernel keeps the answer "always allowed" per number); what is repo
 | sendto, recvfrom | only with an address: streams and connected sockets have none |
 | recvmsg | only where asked for: musl's resolver reads answers by it, but so do many programs their streams |
 | getpeername | always: it answers with the address that the program connected to |
+| bind, listen | where asked for: they are called once per server |
+| getsockname | where asked for: it answers with the port that the program believes to be bound to |
 | sendmsg, sendto with MSG_FASTOPEN | EOPNOTSUPP, as where fast open is off: it would connect past us |
 | io_uring_setup | ENOSYS, as in Docker's default profile: its connects are not seen here |
 """
@@ -36,12 +38,15 @@ class Call(StrEnum):
     RECVFROM = "recvfrom"
     RECVMSG = "recvmsg"
     GETPEERNAME = "getpeername"
+    GETSOCKNAME = "getsockname"
     BIND = "bind"
     LISTEN = "listen"
 
 
 ALWAYS = frozenset({Call.CONNECT, Call.SENDTO, Call.RECVFROM, Call.GETPEERNAME})
 """What interception of connections and names needs."""
+LISTENING = frozenset({Call.BIND, Call.LISTEN, Call.GETSOCKNAME})
+"""What moving ports needs, beside that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,7 @@ ARCHITECTURES = {
             Call.RECVMSG: 47,
             Call.BIND: 49,
             Call.LISTEN: 50,
+            Call.GETSOCKNAME: 51,
             Call.GETPEERNAME: 52,
         },
         sendmsg=46,
@@ -95,6 +101,7 @@ ARCHITECTURES = {
             Call.BIND: 200,
             Call.LISTEN: 201,
             Call.CONNECT: 203,
+            Call.GETSOCKNAME: 204,
             Call.GETPEERNAME: 205,
             Call.SENDTO: 206,
             Call.RECVFROM: 207,

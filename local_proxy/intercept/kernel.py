@@ -24,6 +24,7 @@ _NOTIFICATION = struct.Struct("=QIIiIQ6Q")  # struct seccomp_notif
 _RESPONSE = struct.Struct("=QqiI")  # struct seccomp_notif_resp
 _SO_COOKIE = 57
 _MOST_THREADS = 256
+_LONGEST_NAME = 128  # struct sockaddr_storage
 
 
 def _ioctl(direction: int, number: int, size: int) -> int:
@@ -211,6 +212,44 @@ def _copy(
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
     return int(copied)
+
+
+def write_name(tid: int, pointer: int, length_pointer: int, raw: bytes) -> bool:
+    """Give another process a socket address, as getsockname(2) and getpeername(2) do; whether its room makes sense.
+
+    Raises:
+        OSError: see `write_memory`.
+    """
+    (room,) = struct.unpack("=i", read_memory(tid, length_pointer, 4))
+    if room < 0:
+        return False
+    write_memory(tid, pointer, raw[:room])
+    write_memory(tid, length_pointer, struct.pack("=i", len(raw)))
+    return True
+
+
+def bind_raw(handle: socket.socket, raw: bytes) -> int:
+    """bind(2) with an address as it is: 0 or an errno."""
+    return ctypes.get_errno() if _libc.bind(handle.fileno(), raw, len(raw)) else 0
+
+
+def connect_raw(handle: socket.socket, raw: bytes) -> int:
+    """connect(2) with an address as it is: 0 or an errno."""
+    return ctypes.get_errno() if _libc.connect(handle.fileno(), raw, len(raw)) else 0
+
+
+def listen_raw(handle: socket.socket, backlog: int) -> int:
+    """listen(2) with a backlog as the register has it: 0 or an errno."""
+    return ctypes.get_errno() if _libc.listen(handle.fileno(), ctypes.c_int(backlog)) else 0
+
+
+def own_name(handle: socket.socket) -> bytes:
+    """getsockname(2)'s address as it is; nothing if it fails."""
+    room = ctypes.c_uint(_LONGEST_NAME)
+    buffer = ctypes.create_string_buffer(_LONGEST_NAME)
+    if _libc.getsockname(handle.fileno(), buffer, ctypes.byref(room)):
+        return b""
+    return buffer.raw[: room.value]
 
 
 def cookie(handle: socket.socket) -> int:

@@ -74,6 +74,8 @@ class Peers:
         self._peers: OrderedDict[int, bytes] = OrderedDict()
         self.ports: set[int] = set()
         """Where sockets are redirected to, on loopback."""
+        self.moved: set[int] = set()
+        """Ports of the command's own to which those that it believes in were moved, on any address of this machine."""
 
     def __bool__(self) -> bool:
         return bool(self._peers)
@@ -93,6 +95,10 @@ class Peers:
 
     def ours(self, name: object) -> bool:
         """Whether an address, as Python has it, is one where we redirect to."""
-        if not isinstance(name, tuple) or name[1] not in self.ports:
+        if not isinstance(name, tuple):
+            return False
+        if name[1] in self.moved:
+            return True
+        if name[1] not in self.ports:
             return False
         return name[0] in (LOOPBACK, f"::ffff:{LOOPBACK}", "::1")

@@ -15,7 +15,8 @@ from local_proxy.environment import CommandEnvironment, command_environment, int
 from local_proxy.intercept.choices import Intercept, UdpPolicy
 from local_proxy.intercept.dns import Forwarder, name_server
 from local_proxy.intercept.elf import reads_answers_by_recvmsg
-from local_proxy.intercept.filter import ALWAYS, Call
+from local_proxy.intercept.filter import ALWAYS, LISTENING, Call
+from local_proxy.intercept.heard import Heard
 from local_proxy.intercept.launch import CannotInterceptError, Launched, launched
 from local_proxy.intercept.machine import Machine
 from local_proxy.intercept.names import Names
@@ -53,6 +54,10 @@ class Interception(Protocol):
         """Whether it needs nothing of the program."""
 
     @property
+    def heard(self) -> Heard | None:
+        """What it hears of the command's listeners, if it does."""
+
+    @property
     def start(self) -> Starter:
         """Starts the command, once."""
 
@@ -72,6 +77,7 @@ class ProxyVariables:
 
     mesh: Mesh
     every_connection: bool = False
+    heard: None = None
     start: Starter = start_natively
 
     def environment(self, inherited: Mapping[str, str], session: str, environment: str | None) -> CommandEnvironment:
@@ -90,6 +96,7 @@ class Seccomp:
     """The command's system calls are answered by us."""
 
     waiting: Launched
+    heard: Heard
     every_connection: bool = True
 
     @property
@@ -142,7 +149,9 @@ def fallback_text(reason: str) -> str:
 async def _seccomp(
     mesh: Mesh, program: str, udp: UdpPolicy, tell: Callable[[str], None]
 ) -> AsyncIterator[Interception]:
-    reported = ALWAYS | {Call.RECVMSG} if reads_answers_by_recvmsg(program) else ALWAYS
+    reported = ALWAYS | LISTENING
+    if reads_answers_by_recvmsg(program):
+        reported |= {Call.RECVMSG}
     async with launched(reported) as waiting, asyncio.TaskGroup() as tasks:
         settings, names = _resolv_conf(), Names()
         resolver = Resolver(
@@ -153,7 +162,7 @@ async def _seccomp(
             forward=Forwarder(settings.name_servers),
             search=settings.search,
         )
-        asking = _Asking(tasks, mesh.refusal)
+        asking, heard = _Asking(tasks, mesh.refusal), Heard()
         async with name_server(resolver.answer) as dns:
             supervisor = Supervisor(
                 waiting.listener,
@@ -163,10 +172,12 @@ async def _seccomp(
                 Ports(mesh.gateway, dns.udp, dns.tcp),
                 ask=asking.ask,
                 tell=tell,
+                moves=heard.moves,
+                listened=heard.opened,
             )
             supervisor.start()
             try:
-                yield Seccomp(waiting)
+                yield Seccomp(waiting, heard)
             finally:
                 supervisor.stop()
                 asking.close()

@@ -10,18 +10,19 @@ import contextlib
 import errno
 import select
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from local_proxy.intercept.addresses import LONGEST, SHORTEST, Endpoint, UnixPath, family, parse
+from local_proxy.intercept.addresses import LONGEST, SHORTEST, Endpoint, UnixPath, family, parse, with_port
 from local_proxy.intercept.datagrams import Datagrams
 from local_proxy.intercept.dial import Dialer
 from local_proxy.intercept.filter import Architecture, Call
-from local_proxy.intercept.kernel import Listener, Notification, Threads, read_memory, write_memory
+from local_proxy.intercept.kernel import Listener, Notification, Threads, read_memory, write_name
+from local_proxy.intercept.listeners import Listeners
+from local_proxy.intercept.listening import Moves
 from local_proxy.intercept.machine import Fail, Machine, Pass, ToGateway, ToResolver, ToSink, Transport
 from local_proxy.intercept.reactor import Reactor
 from local_proxy.intercept.sockets import CLOSED, Peers, tcp_state, transport
@@ -59,6 +60,8 @@ class Supervisor:
             or so, with the reason why it refuses, or nothing.
         tell: says a line to the user; called from the thread.
         opaque_fail: whether the connects of processes that can't be looked into fail, or pass as they are.
+        moves: where ports of the command's that are taken here have been moved to; written by the thread.
+        listened: called from the thread when a socket of the command's has begun to listen.
     """
 
     def __init__(
@@ -72,6 +75,8 @@ class Supervisor:
         ask: Ask,
         tell: Callable[[str], None],
         opaque_fail: bool = True,
+        moves: Moves | None = None,
+        listened: Callable[[], None] = lambda: None,
     ) -> None:
         self._listener = listener
         self._threads = threads
@@ -86,12 +91,16 @@ class Supervisor:
         tools = Tools(listener, self._reactor, threads, self._peers, machine, self._say)
         self._dialer = Dialer(tools, ask)
         self._datagrams = Datagrams(tools, ports.dns_udp)
+        self._listeners = Listeners(tools, Moves() if moves is None else moves, listened)
         handlers = {
             Call.CONNECT: self._connect,
             Call.SENDTO: self._sendto,
             Call.RECVFROM: self._datagrams.receive,
             Call.RECVMSG: self._datagrams.receive_message,
             Call.GETPEERNAME: self._getpeername,
+            Call.BIND: self._listeners.bind,
+            Call.LISTEN: self._listeners.listen,
+            Call.GETSOCKNAME: self._listeners.getsockname,
         }
         self._handlers = {architecture.calls[call]: (call, handler) for call, handler in handlers.items()}
         self._thread = threading.Thread(target=self._run, name="hairpin-intercept", daemon=True)
@@ -141,14 +150,15 @@ class Supervisor:
     def _connect(self, notification: Notification) -> None:
         descriptor, pointer, length, *_ = notification.arguments
         raw, address = self._address(notification.tid, pointer, length & _LOW)
-        if self._machine.local(address):
+        moved = self._listeners.whereto(address)
+        if moved is None and self._machine.local(address):
             self._listener.resume(notification.id)
             return
         if not self._listener.valid(notification.id):
             return
         handle = self._threads.socket(notification.tid, descriptor & _LOW)
         try:
-            kept = self._connect_socket(notification, handle, raw, address)
+            kept = self._connect_socket(notification, handle, raw, address, moved)
         except BaseException:
             handle.close()
             raise
@@ -156,13 +166,21 @@ class Supervisor:
             handle.close()
 
     def _connect_socket(
-        self, notification: Notification, handle: socket.socket, raw: bytes, address: Endpoint | UnixPath | None
+        self,
+        notification: Notification,
+        handle: socket.socket,
+        raw: bytes,
+        address: Endpoint | UnixPath | None,
+        moved: int | None,
     ) -> bool:
         """Whether the socket is kept, to be closed later."""
         spoken = transport(handle)
         if isinstance(address, Endpoint) and (family(raw) != handle.family or _connected(handle, spoken)):
             self._listener.resume(notification.id)  # EAFNOSUPPORT, EISCONN, EALREADY
             return False
+        if moved is not None and spoken is Transport.TCP:
+            self._dialer.moved(Caller(notification.id, handle, raw), with_port(raw, moved))
+            return True
         outcome = self._machine.connect(address, spoken, time.monotonic())
         match outcome:
             case Pass():
@@ -215,13 +233,10 @@ class Supervisor:
             if meant is None or not self._peers.ours(handle.getpeername()):
                 self._listener.resume(notification.id)
                 return
-        (room,) = struct.unpack("=i", read_memory(notification.tid, length_pointer, 4))
-        if room < 0:
+        if write_name(notification.tid, pointer, length_pointer, meant):
+            self._listener.answer(notification.id)
+        else:
             self._listener.resume(notification.id)
-            return
-        write_memory(notification.tid, pointer, meant[:room])
-        write_memory(notification.tid, length_pointer, struct.pack("=i", len(meant)))
-        self._listener.answer(notification.id)
 
     def _address(self, tid: int, pointer: int, length: int) -> tuple[bytes, Endpoint | UnixPath | None]:
         if not SHORTEST <= length <= LONGEST:

@@ -256,3 +256,60 @@ async def test_whoever_takes_long_over_a_sighting_gets_the_next_one_soon_all_the
         end(process)
         async with asyncio.timeout(3):
             assert (await anext(changes)).listener is None
+
+
+class Ears:
+    """What interception hears, by a test's word."""
+
+    def __init__(self, **believed):
+        self.moved = {int(real[1:]): port for real, port in believed.items()}
+        self.opened = asyncio.Event()
+
+    def believed(self, port):
+        return self.moved.get(port, port)
+
+    async def wait(self, seconds):
+        try:
+            await asyncio.wait_for(self.opened.wait(), seconds)
+        except TimeoutError:
+            return False
+        self.opened.clear()
+        return True
+
+
+def test_a_moved_port_counts_as_what_the_process_takes_it_for(start):
+    first, real = free_port(), free_port()
+    process = start(f"127.0.0.1,{first}", f"127.0.0.1,{real}")
+    ears = Ears(**{f"p{real}": 8080})
+    for options in ({"port": 8080}, {"preferred": 8080}):
+        sighting = watcher(process, heard=ears, **options).look()
+        assert (sighting.listener.port, sighting.listener.known) == (real, 8080)
+        assert [other.known for other in sighting.others] == [first]
+    sighting = watcher(process, heard=ears).look()
+    assert (sighting.listener.known, [other.known for other in sighting.others]) == (first, [8080])
+
+
+def test_a_named_port_that_was_taken_before_the_start_is_not_the_commands(start):
+    port, real = free_port(), free_port()
+    start(f"127.0.0.1,{port}")
+    before = frozenset(found.inode for found in listening_sockets())
+    ours = start(f"127.0.0.1,{real}")
+    assert watcher(ours, port=port, strangers=before).look().listener is None
+    assert watcher(ours, port=port, strangers=before, heard=Ears(**{f"p{real}": port})).look().listener.port == real
+
+
+async def test_a_listen_that_is_heard_is_looked_at_without_waiting(start, monkeypatch):
+    monkeypatch.setattr("local_proxy.ports.EAGER_INTERVAL", 60)
+    port, ears = free_port(), Ears()
+    source = LISTEN.replace("sockets = []", "sockets = []; sys.stdin.readline()")
+    process = start(
+        source, f"127.0.0.1,{port}", function=python, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    )
+    async with contextlib.aclosing(watcher(process, heard=ears).changes()) as changes, asyncio.timeout(10):
+        seen = asyncio.create_task(anext(changes))
+        await asyncio.sleep(0.1)
+        assert not seen.done()
+        process.stdin.write(b"\n")
+        await asyncio.to_thread(process.stdout.readline)
+        ears.opened.set()
+        assert (await seen).listener.port == port
