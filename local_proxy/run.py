@@ -32,6 +32,7 @@ from local_proxy.reach import Direct, Reach, port_forwards
 from local_proxy.session_store import ControlPlane
 from local_proxy.sessions import requests_text
 from local_proxy.signals import Signals
+from local_proxy.sockets import listening_sockets
 from local_proxy.ways import way_into_mesh
 
 SILENT_SECONDS = 5.0
@@ -162,6 +163,8 @@ async def _serve_command(
     for note in environment.notes:
         console.say(note)
     adopt_orphans()
+    heard = interception.heard
+    strangers = frozenset(found.inode for found in listening_sockets()) if heard else frozenset()
     async with (
         run_child(
             options.command,
@@ -176,7 +179,8 @@ async def _serve_command(
         watching = None
         if options.mode is not Mode.EGRESS:
             tree = ProcessTree(child.pid, (SESSION_VARIABLE, session.name))
-            watcher = PortWatcher(tree, port=options.port, preferred=target_port(session.status.resolved_target))
+            preferred = target_port(session.status.resolved_target)
+            watcher = PortWatcher(tree, port=options.port, preferred=preferred, heard=heard, strangers=strangers)
             watching = tasks.create_task(_watch_ports(options, link, console, watcher))
         code = await child.wait()
         if watching is not None:

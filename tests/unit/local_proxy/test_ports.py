@@ -305,11 +305,15 @@ async def test_a_listen_that_is_heard_is_looked_at_without_waiting(start, monkey
     process = start(
         source, f"127.0.0.1,{port}", function=python, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
     )
-    async with contextlib.aclosing(watcher(process, heard=ears).changes()) as changes, asyncio.timeout(10):
-        seen = asyncio.create_task(anext(changes))
+
+    async def opens():
         await asyncio.sleep(0.1)
-        assert not seen.done()
         process.stdin.write(b"\n")
         await asyncio.to_thread(process.stdout.readline)
         ears.opened.set()
-        assert (await seen).listener.port == port
+
+    async with contextlib.aclosing(watcher(process, heard=ears).changes()) as changes, asyncio.timeout(10):
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(opens())
+            sighting = await anext(changes)
+    assert sighting.listener.port == port
