@@ -1,0 +1,1 @@
+"""What IDEs need to start programs inside a session: run configurations, and interpreters that are shims."""
