@@ -35,6 +35,7 @@ class Listeners:
         self._tools = tools
         self._moves = moves
         self._listened = listened
+        self._told: dict[int, int] = {}
 
     def bind(self, notification: Notification) -> None:
         """Bind to the port, or to another in its place."""
@@ -111,8 +112,9 @@ class Listeners:
 
     def _tell_moved(self, tid: int, name: Endpoint) -> None:
         believed = self._moves.believed(name.port)
-        if believed == name.port:
+        if believed == name.port or self._told.get(believed) == name.port:
             return
+        self._told[believed] = name.port
         there = Endpoint(ip_address(loopback_of(str(name.address))), name.port)
         self._tools.say(f"{_process(tid)} listens on {believed}, {self._moves.why(believed)}: moved to {there}")
 

@@ -123,7 +123,9 @@ class Moves:
     def rivals(self, wanted: OwnSocket) -> frozenset[int]:
         """The inodes of the command's sockets that, if they still live, keep another from being bound."""
         return frozenset(
-            own.inode for own in self._sockets.values() if own.port == wanted.port and own.excludes(wanted)
+            own.inode
+            for own in self._sockets.values()
+            if own.inode != wanted.inode and own.port == wanted.port and own.excludes(wanted)
         )
 
     def forget(self, inodes: Iterable[int]) -> None:

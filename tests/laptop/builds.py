@@ -51,6 +51,15 @@ def _node(out: Path) -> None:
     builds.run([npm, "install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=out)
 
 
+def _servers(out: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+    lock = SOURCES / "servers" / "requirements.txt"
+    builds.run([*pip, "--require-hashes", "--requirement", lock, "--target", out / "site-packages"], cwd=out)
+    shutil.copy(SOURCES / "servers" / "package.json", out)
+    npm = require("npm", "npm")
+    builds.run([npm, "install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=out)
+
+
 def _go(out: Path) -> None:
     go = require("go", "golang, or Go itself")
     builds.run([go, "build", "-ldflags=-s -w", "-o", out, "./http", "./grpc"], cwd=SOURCES / "go", CGO_ENABLED="0")
@@ -91,6 +100,7 @@ def _musl(out: Path) -> None:
 _PARTS: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "python": (_python, (sys.version.split()[0],)),
     "node": (_node, ()),
+    "servers": (_servers, (sys.version.split()[0],)),
     "go": (_go, ()),
     "java": (_java, ()),
     "rust": (_rust, ()),

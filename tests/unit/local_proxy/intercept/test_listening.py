@@ -162,6 +162,7 @@ def test_rivals_are_those_of_the_port_that_live():
     for inode, port in ((1, 80), (2, 80), (3, 81)):
         moves.remember(own("127.0.0.1", port=port, inode=inode))
     assert moves.rivals(own("0.0.0.0", inode=9)) == {1, 2}
+    assert moves.rivals(own("0.0.0.0", inode=2)) == {1}, "it is no rival of its own"
     moves.forget({1})
     assert moves.rivals(own("0.0.0.0", inode=9)) == {2}
 
@@ -170,7 +171,7 @@ def test_only_so_many_sockets_are_remembered():
     moves = Moves()
     for inode in range(MOST_SOCKETS + 10):
         moves.remember(own("127.0.0.1", inode=inode))
-    assert len(moves.rivals(own("127.0.0.1"))) == MOST_SOCKETS
+    assert len(moves.rivals(own("127.0.0.1", inode=-1))) == MOST_SOCKETS
 
 
 PORTS, REAL = st.sampled_from([80, 8080, 8081, 9000]), range(50000, 50006)

@@ -1,0 +1,120 @@
+"""Programs that fork workers and reload: real ones, in a mesh, on a port that is taken here; steered requests reach them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+
+import pytest
+
+from tests.laptop import builds
+from tests.support.builds import MissingError
+from tests.support.mesh import echo_mesh, eventually, running_mesh
+
+pytestmark = [pytest.mark.envoy, pytest.mark.skipif(sys.platform != "linux", reason="only Linux has seccomp")]
+
+WSGI = """
+import json, os
+def app(environ, start_response):
+    start_response("200 OK", [("content-type", "application/json")])
+    return [json.dumps({"who": "VERSION", "pid": os.getpid(), "port": environ["SERVER_PORT"]}).encode()]
+"""
+ASGI = """
+import json, os
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        body = json.dumps({"who": "VERSION", "pid": os.getpid(), "port": scope["server"][1]}).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+        await send({"type": "http.response.body", "body": body})
+"""
+NODE = """
+const answer = (request, response) => {
+  response.setHeader("connection", "close")  // each request a connection, so that each worker gets some
+  response.setHeader("content-type", "application/json")
+  response.end(JSON.stringify({who: "VERSION", pid: process.pid, port: request.socket.localPort}))
+}
+"""
+SERVER = NODE + 'require("http").createServer(answer).listen(+process.argv[2], "127.0.0.1")\n'
+
+
+@pytest.fixture(scope="module")
+def servers():
+    try:
+        return builds.part("servers")
+    except MissingError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+async def mesh(tmp_path_factory):
+    async with running_mesh(echo_mesh(), tmp_path_factory.mktemp("mesh")) as running:
+        yield running
+
+
+@pytest.fixture
+def taken():
+    """A port of a stranger, who answers nobody."""
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        yield stranger.getsockname()[1]
+
+
+@contextlib.asynccontextmanager
+async def running(mesh, servers, port, *command):
+    """A session whose command takes the requests."""
+    arguments = ["run", "--env", "alice", "--target", "checkout:http", "--intercept", "on", "--port", str(port)]
+    environment = {"PYTHONPATH": os.pathsep.join([str(servers / "site-packages"), os.getcwd()])}
+    async with mesh.hairpin("alice", *arguments, "--", *command, environment=environment) as run:
+        await run.said(f"listens on {port}, which is taken here: moved to 127")
+        await run.said(rf"moved from {port}\) takes the requests")
+        yield run
+
+
+async def answers(mesh, who, port):
+    """Wait until requests are answered by this version, which believes in its port; the process that did."""
+    await mesh.answered_by(who, "alice")
+    answer = await mesh.ask("alice")
+    assert (answer["who"], int(answer["port"])) == (who, port)
+    return answer["pid"]
+
+
+async def of_both_workers(mesh, port):
+    seen = set()
+
+    async def both():
+        seen.add(await answers(mesh, "first", port))
+        return len(seen) == 2
+
+    await eventually(both, "both workers have answered")
+
+
+@pytest.mark.parametrize("share", [(), ("--reuse-port",)], ids=["inherited", "reuse-port"])
+async def test_gunicorns_workers(mesh, servers, taken, tmp_path, share):
+    (tmp_path / "service.py").write_text(WSGI.replace("VERSION", "first"))
+    command = [sys.executable, "-m", "gunicorn", "-w", "2", "-b", f"127.0.0.1:{taken}", *share]
+    async with running(mesh, servers, taken, *command, "--chdir", str(tmp_path), "service:app") as run:
+        await of_both_workers(mesh, taken)
+    assert not [line for line in run.errors if "in use" in line]
+
+
+async def test_uvicorn_reloads(mesh, servers, taken, tmp_path):
+    source = tmp_path / "service.py"
+    source.write_text(ASGI.replace("VERSION", "first"))
+    command = [sys.executable, "-m", "uvicorn", "--reload", "--reload-dir", str(tmp_path), "--port", str(taken)]
+    async with running(mesh, servers, taken, *command, "--app-dir", str(tmp_path), "service:app"):
+        before = await answers(mesh, "first", taken)
+        source.write_text(ASGI.replace("VERSION", "second"))
+        assert await answers(mesh, "second", taken) != before
+
+
+async def test_nodemon_restarts(mesh, servers, taken, tmp_path):
+    source = tmp_path / "server.js"
+    source.write_text(SERVER.replace("VERSION", "first"))
+    nodemon = servers / "node_modules" / "nodemon" / "bin" / "nodemon.js"
+    command = ["node", str(nodemon), "--quiet", "--watch", str(tmp_path), str(source), str(taken)]
+    async with running(mesh, servers, taken, *command) as run:
+        before = await answers(mesh, "first", taken)
+        source.write_text(SERVER.replace("VERSION", "second"))
+        assert await answers(mesh, "second", taken) != before
+    assert len([line for line in run.errors if "moved to" in line]) == 1, "it came back where it was"
