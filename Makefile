@@ -27,8 +27,8 @@ test: $(READY) check ## every check and every test: the mesh's, those that take 
 	@$(BIN)/python -m tests.support.cluster.binaries || true
 	@$(BIN)/python -m tests.laptop.builds || true
 	@$(BIN)/pytest -m slow $(PYTEST) > .slow-tests.log 2>&1 & slow=$$!; \
-	$(BIN)/pytest tests/istio -m "not slow" $(PYTEST) > .istio-tests.log 2>&1 & istio=$$!; \
-	$(BIN)/pytest --ignore=tests/istio -m "not slow" $(PYTEST); rest=$$?; \
+	$(BIN)/pytest tests/istio tests/laptop -m "istio and not slow" $(PYTEST) > .istio-tests.log 2>&1 & istio=$$!; \
+	$(BIN)/pytest --ignore=tests/istio -m "not istio and not slow" $(PYTEST); rest=$$?; \
 	wait $$slow; slow=$$?; cat .slow-tests.log; wait $$istio; istio=$$?; cat .istio-tests.log; \
 	[ $$rest = 0 ] && [ $$slow = 0 ] && [ $$istio = 0 ]
 

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from hairpin.envoy.binary import find_envoy
+from tests.support.cluster.fixtures import api_server, cluster, shop
 from tests.support.envoy import Http, Ports, http_client
 from tests.support.skips import EXPECTED, everything_must_run, is_expected, patterns
+
+__all__ = ["api_server", "cluster", "shop"]  # fixtures
 
 
 @pytest.fixture(scope="session")

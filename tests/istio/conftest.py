@@ -1,4 +1,4 @@
-"""A real API server, and a real mesh, one of each for the session."""
+"""What all tests in a real mesh have in common; the mesh itself is in tests/support/cluster/fixtures.py."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.builds import MissingError
 from tests.support.cluster.api_server import ApiServer
-from tests.support.cluster.api_server import api_server as running_api_server
-from tests.support.cluster.mesh import Cluster
-from tests.support.cluster.mesh import cluster as running_cluster
-from tests.support.istio_mesh import applications
 
 HERE = Path(__file__).parent
 SECONDS = 120
@@ -39,36 +34,9 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
-@pytest.fixture(scope="session")
-async def api_server() -> AsyncIterator[ApiServer]:
-    """etcd, kube-apiserver and kube-controller-manager on loopback, with RBAC; no node."""
-    try:
-        async with running_api_server() as server:
-            yield server
-    except MissingError as e:
-        pytest.skip(str(e))
-
-
 @pytest.fixture
 async def namespace(api_server: ApiServer) -> AsyncIterator[str]:
     """A fresh namespace of the API server; deleted afterwards."""
     name = await api_server.new_namespace()
     yield name
     await api_server.client.delete("Namespace", name)
-
-
-@pytest.fixture(scope="session")
-async def cluster() -> AsyncIterator[Cluster]:
-    """A whole mesh, with Istio and no application."""
-    try:
-        async with running_cluster() as made:
-            yield made
-    except MissingError as e:
-        pytest.skip(str(e))
-
-
-@pytest.fixture(scope="session")
-async def shop(cluster: Cluster) -> Cluster:
-    """The mesh with the applications of `apps/`, ready, in the namespace `shop`."""
-    await applications(cluster)
-    return cluster

@@ -1,4 +1,4 @@
-"""Runs many programs, a few at once, and prints each one's end as a line of JSON: `hairpin run -- python driver.py CASES`.
+"""Runs many programs, a few at once, and prints each one's end as a line of JSON: `hairpin run -- python driver.py JSON`.
 
 The standard library alone: it runs wherever the programs do.
 """
@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 AT_ONCE = 3
@@ -41,10 +40,13 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """All the cases of the file."""
-    cases = json.loads(Path(sys.argv[1]).read_text())
+    """All the cases; before the others, one after the other, those that are `first`."""
+    cases = json.loads(sys.argv[1])
+    for case in cases:
+        if case.get("first"):
+            print(json.dumps(run(case)), flush=True)
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-        for result in pool.map(run, cases):
+        for result in pool.map(run, [case for case in cases if not case.get("first")]):
             print(json.dumps(result), flush=True)
 
 

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from tests.laptop.results import answer, cases, check_error, read
+from tests.laptop.runs import DRIVER
 from tests.laptop.table import PROGRAMS
 from tests.support.cluster.pki import Pki
 from tests.support.echo_process import echo_process
@@ -43,11 +44,8 @@ async def native(tmp_path_factory, programs, closed_port):
             "refused": {False: f"http://127.0.0.1:{closed_port}/", True: f"127.0.0.1:{closed_port}"},
             "unknown": {False: "http://nobody.invalid/", True: "nobody.invalid:9090"},
         }
-        file = folder / "cases.json"
-        file.write_text(json.dumps(cases(columns, pki.certificate)))
-        driver = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.laptop.driver", str(file)), cwd=ROOT, stdout=asyncio.subprocess.PIPE
-        )
+        command = [sys.executable, *DRIVER, json.dumps(cases(columns, pki.certificate))]
+        driver = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
         output, _ = await driver.communicate()
     return read(output.decode().splitlines())
 

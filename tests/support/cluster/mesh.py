@@ -36,6 +36,15 @@ cluster.local:53 {{
     ttl 1
   }}
 }}
+partner.test:53 {{
+  bind {address}
+  template IN A {{
+    answer "{{{{ .Name }}}} 1 IN A {partner}"
+  }}
+  template ANY ANY {{
+    rcode NOERROR
+  }}
+}}
 .:53 {{
   bind {address}
   template ANY ANY {{
@@ -43,7 +52,10 @@ cluster.local:53 {{
   }}
 }}
 """
-"""No other name exists: there is no way out, and who asks is to hear so at once."""
+"""Names below partner.test lead to PARTNER. No other name exists: there is no way out, and who asks is to hear so at once."""
+
+PARTNER = "198.51.100.7"
+"""Where nobody is: only a ServiceEntry for this address makes a sidecar lead somewhere."""
 
 
 class Cluster(ApiServer):
@@ -220,7 +232,7 @@ async def _start_node(made: Cluster, programs: MeshBinaries) -> None:
         [programs.kube_proxy, f"--kubeconfig={kubeconfig}", *proxy, "--conntrack-max-per-core=0"],
     )
     corefile = folder / "Corefile"
-    corefile.write_text(_COREFILE.format(address=DNS, kubeconfig=kubeconfig))
+    corefile.write_text(_COREFILE.format(address=DNS, partner=PARTNER, kubeconfig=kubeconfig))
     made.programs.start("coredns", [programs.coredns, "-conf", corefile])
     image_file = folder / "images.json"
     image_file.write_text(json.dumps(images(programs), indent=2))
