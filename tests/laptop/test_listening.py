@@ -1,7 +1,6 @@
 """Servers under the real kernel's seccomp user notification: taken ports are moved, and the program believes in its own."""
 
 import asyncio
-import contextlib
 import socket
 import sys
 import textwrap
@@ -10,6 +9,7 @@ import pytest
 
 from tests.support import intercepted
 from tests.support.intercepted import gateway
+from tests.unit.local_proxy.processes import alive
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has seccomp")
 
@@ -297,10 +297,6 @@ time.sleep(60)
     )
     pid = int(await asyncio.wait_for(process.stdout.readline(), 20))
     assert await asyncio.wait_for(process.wait(), 20) == -9
-    with contextlib.suppress(ProcessLookupError):
-        async with asyncio.timeout(20):
-            while True:
-                with open(f"/proc/{pid}/stat") as stat:
-                    if stat.read().rpartition(")")[2].split()[0] == "Z":
-                        break
-                await asyncio.sleep(0.05)
+    async with asyncio.timeout(20):
+        while alive(pid):
+            await asyncio.sleep(0.05)

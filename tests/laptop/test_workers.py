@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,12 @@ const answer = (request, response) => {
 }
 """
 SERVER = NODE + 'require("http").createServer(answer).listen(+process.argv[2], "127.0.0.1")\n'
+CLUSTER = (
+    'const cluster = require("cluster")\n'
+    + NODE
+    + "if (cluster.isPrimary) { cluster.fork(); cluster.fork() }\n"
+    + 'else require("http").createServer(answer).listen(+process.argv[2], "127.0.0.1")\n'
+)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +71,7 @@ def taken():
 async def running(mesh, servers, port, *command):
     """A session whose command takes the requests."""
     arguments = ["run", "--env", "alice", "--target", "checkout:http", "--intercept", "on", "--port", str(port)]
-    environment = {"PYTHONPATH": os.pathsep.join([str(servers / "site-packages"), os.getcwd()])}
+    environment = {"PYTHONPATH": os.pathsep.join([str(servers / "site-packages"), str(Path.cwd())])}
     async with mesh.hairpin("alice", *arguments, "--", *command, environment=environment) as run:
         await run.said(f"listens on {port}, which is taken here: moved to 127")
         await run.said(rf"moved from {port}\) takes the requests")
@@ -83,7 +90,11 @@ async def of_both_workers(mesh, port):
     seen = set()
 
     async def both():
-        seen.add(await answers(mesh, "first", port))
+        # One request a turn: taken in turns, two would always end at the same worker.
+        answer = await mesh.ask("alice")
+        if answer["who"] == "first":
+            assert int(answer["port"]) == port
+            seen.add(answer["pid"])
         return len(seen) == 2
 
     await eventually(both, "both workers have answered")
@@ -118,3 +129,10 @@ async def test_nodemon_restarts(mesh, servers, taken, tmp_path):
         source.write_text(SERVER.replace("VERSION", "second"))
         assert await answers(mesh, "second", taken) != before
     assert len([line for line in run.errors if "moved to" in line]) == 1, "it came back where it was"
+
+
+async def test_workers_of_a_node_cluster(mesh, servers, taken, tmp_path):
+    source = tmp_path / "cluster.js"
+    source.write_text(CLUSTER.replace("VERSION", "first"))
+    async with running(mesh, servers, taken, "node", str(source), str(taken)):
+        await of_both_workers(mesh, taken)
