@@ -23,6 +23,7 @@ import psutil
 
 from hairpin.errors import HairpinError
 from local_proxy import guard
+from local_proxy.descriptors import inherited_descriptors
 from local_proxy.insistence import Insistence
 from local_proxy.signals import SIGNALLED, Signals, in_foreground
 
@@ -144,7 +145,9 @@ async def start_natively(
     program: str, command: Sequence[str], environ: Mapping[str, str]
 ) -> asyncio.subprocess.Process:
     """A process that is ours and nothing else."""
-    return await asyncio.create_subprocess_exec(command[0], *command[1:], executable=program, env=dict(environ))
+    return await asyncio.create_subprocess_exec(
+        command[0], *command[1:], executable=program, env=dict(environ), pass_fds=inherited_descriptors()
+    )
 
 
 async def _start(

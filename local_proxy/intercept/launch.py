@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
+from local_proxy.descriptors import inherited_descriptors
 from local_proxy.intercept import launcher
 from local_proxy.intercept.filter import ALWAYS, ARCHITECTURES, Architecture, Call, filter_program
 from local_proxy.intercept.kernel import Listener, Threads, read_memory
@@ -108,7 +109,7 @@ async def launched(reported: Iterable[Call] = ALWAYS) -> AsyncIterator[Launched]
                 "-S",
                 launcher.__file__,
                 str(theirs.fileno()),
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), *inherited_descriptors()),
             )
         threads = Threads(own)
         try:

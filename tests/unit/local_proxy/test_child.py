@@ -300,3 +300,13 @@ async def test_the_terminal_is_put_back_after_a_command_that_was_killed(terminal
     terminal = terminal("/bin/sh", "-c", both, sys.executable, RUN, script, source)
     await terminal.expect(b"echo True")
     assert await terminal.exit_code() == 0
+
+
+async def test_descriptors_that_were_inherited_are_the_commands():
+    """As the pipe that VS Code gives dlv for its log, on descriptor 3."""
+    read, write = os.pipe()
+    process = run(sys.executable, "-c", f"import os; os.write({write}, b'log\\n')", pass_fds=(write,))
+    os.close(write)
+    with os.fdopen(read) as log:
+        assert log.read() == "log\n"
+    assert process.wait(20) == 0
