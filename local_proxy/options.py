@@ -66,7 +66,7 @@ class RunOptions:
     lease_seconds: int = DEFAULT_LEASE_SECONDS
     rules: tuple[Rule, ...] = ()
     """Where the command's connections go, as the user says."""
-    intercept: Intercept = Intercept.OFF
+    intercept: Intercept = Intercept.AUTO
     udp: UdpPolicy = UdpPolicy.REFUSE
     connection: Connection = field(default_factory=Connection)
     identity: EgressIdentity = EgressIdentity.AGENT

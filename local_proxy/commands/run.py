@@ -62,10 +62,10 @@ class Run(Command):
         add_rule_arguments(here)
         here.add_argument(
             "--intercept",
-            default="off",
+            default="auto",
             metavar="WHEN",
-            help="have all of the command's connections and names in the mesh: auto: where this machine can; "
-            "on: or don't run it; off (default): set proxy variables",
+            help="have all of the command's connections and names in the mesh: auto (default): where this machine can, "
+            "else set proxy variables; on: or don't run it; off: set proxy variables",
         )
         here.add_argument(
             "--udp",

@@ -29,13 +29,21 @@ print(urllib.request.urlopen(request, timeout=20).read().decode().strip())
 """
 
 
-def check_caller(mesh, answer):
+URLS = (
+    "http://inventory/",
+    "http://inventory:80/x?y=1",
+    "http://inventory.default/",
+    "http://inventory.default.svc.cluster.local/",
+)
+
+
+def check_caller(mesh, answer, environment="alice"):
     """inventory was reached, by the agent, with the environment's header."""
     assert answer["who"] == "inventory"
     caller = answer["headers"]["x-forwarded-client-cert"]
     assert f"URI={mesh.mesh.identity(AGENT)}" in caller
     assert caller.count("URI=") == 1  # and by nobody else on its behalf
-    assert answer["headers"]["x-env"] == "alice"
+    assert answer["headers"]["x-env"] == environment
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +52,26 @@ async def alice(mesh):
         yield run
 
 
-@pytest.mark.parametrize("form", ["", "&tunnel=1"])
-@pytest.mark.parametrize(
-    "url",
-    ["http://inventory/", "http://inventory:80/x?y=1", "http://inventory.default/", "http://inventory.default.svc.cluster.local/"],
-)  # fmt: skip
-async def test_a_steered_request_goes_on_through_the_mesh_as_the_agent(mesh, alice, url, form):
-    answer = await mesh.ask("alice", path=f"/call?url={url}{form}")
+@pytest.fixture(scope="module")
+async def carol(mesh):
+    """One whose command has proxy variables."""
+    async with mesh.laptop("bob", "carol", "--intercept", "off", who="laptop of carol") as run:
+        yield run
+
+
+@pytest.mark.parametrize("url", URLS)
+async def test_a_steered_request_goes_on_through_the_mesh_as_the_agent(mesh, alice, url):
+    answer = await mesh.ask("alice", path=f"/call?url={url}")
     assert answer["who"] == "laptop of alice"
     check_caller(mesh, answer["answer"])
+
+
+@pytest.mark.parametrize("form", ["", "&tunnel=1"])
+@pytest.mark.parametrize("url", URLS)
+async def test_the_same_by_proxy_variables(mesh, carol, url, form):
+    answer = await mesh.ask("carol", path=f"/call?url={url}{form}")
+    assert answer["who"] == "laptop of carol"
+    check_caller(mesh, answer["answer"], "carol")
 
 
 async def test_a_call_between_two_laptops_goes_by_the_mesh(mesh, alice):
@@ -190,7 +209,7 @@ async def test_an_ended_sessions_egress_is_refused(mesh):
         assert await run.ended() == 1
 
 
-async def test_local_hosts_stay_local_and_the_rest_goes_by_the_proxy(mesh):
+async def test_without_interception_local_hosts_stay_local_and_the_rest_goes_by_the_proxy(mesh):
     script = "import os; print(os.environ['http_proxy'], os.environ['no_proxy'])"
     run = await mesh.command(
         "bob",
@@ -208,8 +227,8 @@ async def test_local_hosts_stay_local_and_the_rest_goes_by_the_proxy(mesh):
     )
     assert run.process.returncode == 2  # 0 is no port
     run = await mesh.command(
-        "bob", "run", "--mode", "egress", "--local", "db.internal", "--", sys.executable, "-c", script
-    )
+        "bob", "run", "--mode", "egress", "--intercept", "off", "--local", "db.internal", "--", sys.executable, "-c", script
+    )  # fmt: skip
     assert run.output == [f"http://127.0.0.1:{await run.egress_port()} localhost,127.0.0.1,::1,db.internal"]
 
 
@@ -229,7 +248,7 @@ print(json.dumps({"metadata": socket.socket().connect_ex(("169.254.169.254", 80)
 async def test_an_intercepted_program_needs_no_proxy(mesh):
     """The same call without proxy variables; an unknown name; an address that the agent refuses, and the line about it."""
     run = await mesh.command(
-        "bob", "run", "--mode", "egress", "--intercept", "on", "--", sys.executable, "-c", INTERCEPTED,
+        "bob", "run", "--mode", "egress", "--", sys.executable, "-c", INTERCEPTED,
         environment={"https_proxy": "http://proxy.example:3128"},
     )  # fmt: skip
     assert run.process.returncode == 0, run.errors

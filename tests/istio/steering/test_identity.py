@@ -68,7 +68,7 @@ async def test_calls_arrive_as_the_target_where_an_operator_allows_it(guarded):
                 assert f"URI={SPIFFE}checkout" in called["headers"]["x-forwarded-client-cert"]
         async with guarded.laptop("bob", "bob", following=INVENTORY) as run:
             answers = [await guarded.ask("bob") for _ in range(20)]
-            await run.said(r"<- GET inventory 403 ")
+            await run.said(r"<- inventory:80 \(10\.[\d.]+\) \d+ B out, ")
         assert {(answer["who"], answer["next"]) for answer in answers} == {("laptop of bob", "RBAC: access denied")}
     finally:
         await install(guarded.cluster)

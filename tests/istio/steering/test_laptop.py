@@ -25,7 +25,7 @@ async def test_requests_get_a_line_each_and_the_cluster_is_named(mesh):
     told = "\n".join(run.errors)
     assert re.search(r"context test \(https://[\d.]+:6443\), namespace shop\n", told)
     assert re.search(r"session checkout-alice-\w{5}: requests of shop/\S+:8080 where environment alice\n", told)
-    assert re.search(r"<- GET inventory 200 \d+ ms", told)
+    assert re.search(r"<- inventory:80 \(10\.[\d.]+\) \d+ B out, [\d.]+ k?B in, \d+ ms", told)
     assert "is lost" not in told
 
 
@@ -107,7 +107,7 @@ async def test_an_egress_policy_is_told_and_holds(mesh):
             await run.said(
                 r"calls go where .* rule 1 \(Deny inventory.shop.svc.cluster.local\), ask the frontend; else Allow"
             )
-            await run.said("<- GET inventory 503 ")
+            await run.said(r"<- inventory:80 \(10\.[\d.]+\) \(refused: .*ask the frontend")
             assert "rule 2" not in "\n".join(run.errors)  # bob's
             # A change holds at once, for the sessions that there are.
             await mesh.cluster.client.delete("EgressPolicy", "default", SHOP)

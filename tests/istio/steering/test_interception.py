@@ -1,0 +1,89 @@
+"""`hairpin run` beside a real mesh, as an ordinary user: any program's names are the pod's, its connections the mesh's."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.support.cluster.images import PYTHON
+from tests.support.istio_mesh import SHOP
+
+pytestmark = [pytest.mark.timeout(120)]
+
+EXTERNAL = "10.255.7.7"
+OBJECTS = [
+    {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "checkout-pods", "namespace": SHOP},
+        "spec": {"clusterIP": "None", "selector": {"app": "checkout"}, "ports": [{"name": "http", "port": 8080}]},
+    },
+    {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "ServiceEntry",
+        "metadata": {"name": "billing", "namespace": SHOP},
+        "spec": {
+            "hosts": ["billing.example"],
+            "addresses": [EXTERNAL],
+            "location": "MESH_INTERNAL",
+            "ports": [{"number": 80, "name": "http", "protocol": "HTTP"}],
+            "resolution": "DNS",
+            "endpoints": [{"address": "inventory.shop.svc.cluster.local"}],
+        },
+    },
+]
+# Nothing here knows of proxies.
+PROGRAM = """
+import http.client, json, os, socket
+def addresses(name):
+    try:
+        return sorted({found[4][0] for found in socket.getaddrinfo(name, 80, type=socket.SOCK_STREAM)})
+    except socket.gaierror as error:
+        return error.errno == socket.EAI_NONAME
+def get(host):
+    connection = http.client.HTTPConnection(host, timeout=20)
+    connection.request("GET", "/")
+    peer = connection.sock.getpeername()[0]
+    response = connection.getresponse()
+    return {"peer": peer, "status": response.status, "headers": json.loads(response.read())["headers"]}
+names = "inventory", "inventory.shop", "inventory.shop.svc.cluster.local", "checkout-pods", "billing.example", "nobody"
+print(json.dumps({
+    "uid": os.getuid(), "capabilities": [l for l in open("/proc/self/status") if l.startswith("CapEff")][0].split()[1],
+    "proxies": [name for name in os.environ if name.lower().endswith("_proxy")],
+    "names": {name: addresses(name) for name in names}, "inventory": get("inventory"),
+}))
+"""
+
+
+@pytest.fixture
+async def objects(mesh):
+    await mesh.cluster.client.apply(*OBJECTS)
+    yield mesh
+    for found in OBJECTS:
+        await mesh.cluster.client.delete(found["kind"], found["metadata"]["name"], SHOP)
+
+
+async def test_names_and_connections_are_the_pods_for_an_ordinary_user(objects):
+    service = await objects.cluster.client.get("Service", "inventory", SHOP)
+    pods = await objects.cluster.client.list("Pod", SHOP, "app=checkout")
+    run = await objects.command("alice", "run", "--mode", "egress", "-n", SHOP, "--", PYTHON, "-c", PROGRAM)
+    assert run.process.returncode == 0, run.errors
+    found = json.loads(run.output[-1])
+    assert found["uid"] != 0
+    assert int(found["capabilities"], 16) == 0
+    assert found["proxies"] == []
+    inventory = [service["spec"]["clusterIP"]]
+    assert found["names"] == {
+        "inventory": inventory,
+        "inventory.shop": inventory,
+        "inventory.shop.svc.cluster.local": inventory,
+        "checkout-pods": sorted(pod["status"]["podIP"] for pod in pods),
+        "billing.example": [EXTERNAL],
+        "nobody": True,
+    }
+    assert (found["inventory"]["peer"], found["inventory"]["status"]) == (*inventory, 200)
+    # By its sidecar, under mutual TLS, from the agent.
+    caller = found["inventory"]["headers"]["x-forwarded-client-cert"]
+    assert "URI=spiffe://cluster.local/ns/shop/sa/hairpin-agent" in caller
+    assert any("<- inventory:80 (" in line for line in run.errors), run.errors
