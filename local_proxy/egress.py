@@ -90,6 +90,8 @@ def egress_listener(settings: LaptopSettings) -> Config:
         filters=(remember,),
         route_config={"virtual_hosts": [virtual_host("all", *routes)], "validate_clusters": False},
         upgrade_configs=[CONNECT, {"upgrade_type": "websocket"}],
+        # Python before 3.12 asks by `CONNECT ... HTTP/1.0`: requests, urllib3 and pip do, for every https URL.
+        http_protocol_options={"accept_http_10": True},
         access_log=[log],
     )
     return {

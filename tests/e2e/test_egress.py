@@ -124,11 +124,11 @@ async def match_policies(mesh):
     return {name: dump.count('"shadow_rules"') for name, dump in dumps.items()}
 
 
-async def connect(port, authority):
+async def connect(port, authority, version="1.1"):
     """The answer to a CONNECT by the laptop's HTTP proxy: status and headers."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        writer.write(f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
+        writer.write(f"CONNECT {authority} HTTP/{version}\r\nHost: {authority}\r\n\r\n".encode())
         head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).decode().split("\r\n")
         return int(head[0].split()[1]), dict(line.lower().split(": ", 1) for line in head[1:] if line)
     finally:
@@ -188,6 +188,27 @@ async def test_a_name_that_nobody_has_is_no_answer(mesh, alice):
     assert answer[0] == 502
     status, _ = await connect(await alice.egress_port(), "inventory:81")
     assert status in (200, 404, 502, 503)  # a port that the Service does not have: no answer comes through it
+
+
+PYTHONS_TUNNEL = """
+import http.client, os, sys, urllib.parse
+proxy = urllib.parse.urlsplit(os.environ["https_proxy"])
+connection = http.client.HTTPConnection(proxy.hostname, proxy.port, timeout=20)
+connection.set_tunnel("inventory", 80)
+connection.request("GET", "/stock", headers={"x-env": "alice"})
+print(connection.getresponse().read().decode().strip())
+"""
+
+
+async def test_a_connect_of_http_1_0_is_one_too(mesh, alice):
+    """As Python's own library sends it before 3.12, and so requests and pip."""
+    port = await alice.egress_port()
+    assert (await connect(port, "inventory:80", "1.0"))[0] == 200
+    assert (await connect(port, "nobody.invalid:80", "1.0"))[0] == 502
+    arguments = ("run", "--mode", "egress", "--intercept", "off", "--", sys.executable, "-c", PYTHONS_TUNNEL)
+    run = await mesh.command("bob", *arguments)
+    assert len(run.output) == 1, run.errors
+    check_caller(mesh, json.loads(run.output[0]))
 
 
 async def test_an_ended_sessions_egress_is_refused(mesh):
