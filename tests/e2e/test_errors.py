@@ -44,7 +44,7 @@ async def check(mesh, arguments, code, *told, **more):
         ((*RUN, "--egress-port", "0", *TRUE), ["--egress-port: '0'", "1 to 65535"]),
         ((*RUN, "--egress-port", "8081", "--port", "8081", *TRUE), ["--egress-port: 8081", "choose another"]),
         ((*RUN, "--lease", "soon", *TRUE), ["--lease: 'soon'", "1 to 3600 seconds"]),
-        ((*RUN, "--local", "http://x", *TRUE), ["--local: 'http://x'", "without scheme or port"]),
+        ((*RUN, "--local", "http://x", *TRUE), ["--local: 'http://x'", "without scheme or user"]),
         ((*RUN, "--mode", "steel", *TRUE), ["--mode: 'steel' is no choice", "steal, mirror, egress"]),
         (("run", "--env", "alice", *TRUE), ["--target names nothing whose requests to take; write --target NAME"]),
         (("run", "-t", "checkout:http", *TRUE), ["--env leaves open which requests to take; write --env NAME", "--match"]),
