@@ -6,6 +6,8 @@ NotFoundError              exit 3   no such target, session, binary or mesh
 ConflictError              exit 4   someone else holds the requests
 UnavailableError           exit 5   the control plane, agent or tunnel can't be reached
 SkewError                  exit 6   laptop and cluster are of versions that don't work together
+
+`hairpin explain-egress` exits with 7 for what is refused.
 """
 
 from __future__ import annotations

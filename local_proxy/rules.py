@@ -79,7 +79,8 @@ class Decision:
     """What decided: the rule as the user wrote it, or a built-in one in words."""
 
 
-_DEFAULT = Decision(Action.MESH, "the default: into the mesh")
+DEFAULT = Decision(Action.MESH, "the default: into the mesh")
+"""Where no rule matches."""
 _HERE = tuple(
     ipaddress.ip_network(network) for network in ("127.0.0.0/8", "0.0.0.0/32", "::1/128", "::/128")
 )  # a program that connects to 0.0.0.0 or :: reaches this machine (Linux' ip(7))
@@ -129,7 +130,7 @@ class Rules:
         for rule in (*_BUILT_IN, *self.registries):
             if rule.matches(plain, address, port):
                 return Decision(rule.action, rule.source)
-        return _DEFAULT
+        return DEFAULT
 
     def decide_name(self, host: str) -> Decision:
         """Where a name is looked up: in the cluster (mesh) or by this machine's resolver (local); or not at all (refuse).
@@ -144,7 +145,7 @@ class Rules:
                 continue
             if rule.matches((name,), address, rule.ports[0].first if rule.ports else 0):
                 return Decision(rule.action, rule.source)
-        return _DEFAULT
+        return DEFAULT
 
 
 def parse_rule(action: Action, text: str, field: str = "") -> Rule:

@@ -67,8 +67,8 @@ async def _run(options: RunOptions, console: Console) -> int:
             console.say(options.source)
         if plane.title:
             console.say(plane.title)
-        with Signals().installed() as signals, _private_directory() as directory:
-            async with _reach(options, plane, console) as reach:
+        with Signals().installed() as signals, private_directory() as directory:
+            async with reaching(options, plane, console) as reach:
                 link = Link(
                     plane,
                     reach,
@@ -91,9 +91,10 @@ async def _run(options: RunOptions, console: Console) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _reach(
+async def reaching(
     options: RunOptions, plane: EmbeddedMesh | KubernetesCluster, console: Console
 ) -> AsyncIterator[Reach]:
+    """How the agent's replicas are reached, during the block."""
     if isinstance(plane, EmbeddedMesh):
         yield Direct()
         return
@@ -113,7 +114,7 @@ async def _hold_and_serve(
     options: RunOptions, link: Link, console: Console, signals: Signals, *, egress: int, gateway: int
 ) -> int:
     async with asyncio.TaskGroup() as tasks:
-        holding = tasks.create_task(_hold(link))
+        holding = tasks.create_task(hold(link))
         session = await link.first_claim()
         console.say(claim_text(session, requests_text(session, link.plane.routing_key)))
         telling = tasks.create_task(_tell_policy(link.plane, session, console))
@@ -148,7 +149,8 @@ async def _tell_policy(plane: ControlPlane, session: Session, console: Console) 
         console.say(text)
 
 
-async def _hold(link: Link) -> None:
+async def hold(link: Link) -> None:
+    """Hold a session; what the control plane says of its fields is said of the flags."""
     try:
         await link.hold()
     except (InvalidFieldError, ServerRefusalError) as error:
@@ -215,8 +217,8 @@ def target_port(resolved: str) -> int | None:
 
 
 @contextlib.contextmanager
-def _private_directory() -> Iterator[Path]:
-    # Keys live here, and nowhere else; Unix sockets, too.
+def private_directory() -> Iterator[Path]:
+    """A folder for keys, which live nowhere else, and for Unix sockets."""
     directory = temporary_directory("hairpin-", _SOCKET_ROOM)
     try:
         yield directory

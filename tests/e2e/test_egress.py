@@ -278,3 +278,28 @@ async def test_an_intercepted_program_needs_no_proxy(mesh):
     assert unknown == {"nowhere": True}
     assert refused == {"metadata": errno.ECONNREFUSED}
     assert any("169.254.169.254:80 is refused" in line for line in run.errors), run.errors
+
+
+async def test_explain_egress_asks_the_mesh_and_leaves_nothing(mesh):
+    async def explained(*words):
+        run = await mesh.command("bob", "explain-egress", *words)
+        return run.process.returncode, run.output, run.errors
+
+    assert await explained("inventory:80") == (
+        0,
+        [
+            "inventory:80 goes into the mesh: by default",
+            "inventory has no address of its own in this mesh: the command gets one that stands for the name",
+            "allowed: the agent connects to inventory:80",
+        ],
+        [],
+    )
+    code, lines, errors = await explained("169.254.169.254:80")
+    assert (code, errors) == (7, [])
+    assert lines[-1].startswith("refused by the agent: ")
+    assert "link-local" in lines[-1]
+    code, lines, _ = await explained("nowhere.invalid:80")
+    assert (code, lines[-1].startswith("the command is told that there is no such name")) == (3, True)
+    assert (await explained("inventory:80", "--refuse", "inventory"))[0] == 7
+    sessions = (await mesh.api("bob", "GET", "/v1/sessions"))[1]
+    assert not [item for item in sessions["items"] if item["spec"]["owner"] == "bob"], sessions
