@@ -8,6 +8,8 @@ from hairpin.cli import Command
 
 _WHAT = {
     "vscode": "write .vscode/launch.json, and what Go needs in settings.json",
+    "intellij": "write .run/*.run.xml, for IntelliJ IDEA, PyCharm, WebStorm and GoLand",
+    "explain": "write the interpreters alone, and tell what to set in any IDE",
 }
 
 
@@ -22,6 +24,8 @@ class Ide(Command):
     examples = (
         "hairpin ide vscode",
         "hairpin ide vscode checkout --language python",
+        "hairpin ide intellij",
+        "hairpin ide explain",
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -44,11 +48,12 @@ class Ide(Command):
         import os  # noqa: PLC0415
         from pathlib import Path  # noqa: PLC0415
 
-        from local_proxy.ide import write  # noqa: PLC0415
+        from local_proxy.ide import explain, write  # noqa: PLC0415
         from local_proxy.ide.launches import languages_named, plan  # noqa: PLC0415
 
         found = plan(Path.cwd(), arguments.file, arguments.service, languages_named(arguments.language), os.environ)
-        return int({"vscode": write.write_vscode}[arguments.ide](found))
+        commands = {"vscode": write.write_vscode, "intellij": write.write_intellij, "explain": explain.explain}
+        return commands[arguments.ide](found)
 
 
 command = Ide()

@@ -10,6 +10,7 @@ from pathlib import Path
 from hairpin.errors import HairpinError, InvalidFieldError
 from local_proxy.ide.files import read_text, write_text
 from local_proxy.ide.jsonc import JsoncError
+from local_proxy.ide.languages import Language
 from local_proxy.ide.launches import Plan
 from local_proxy.ide.programs import Kind
 
@@ -33,6 +34,33 @@ def write_vscode(plan: Plan) -> int:
     return 0
 
 
+def write_intellij(plan: Plan) -> int:
+    """Write .run/*.run.xml and the shims.
+
+    Raises:
+        HairpinError: a file can't be read, or is not ours; then nothing is written.
+    """
+    from local_proxy.ide.intellij import RunConfiguration, run_configurations, run_xml  # noqa: PLC0415
+
+    def edit(wanted: RunConfiguration) -> Callable[[str | None], str]:
+        return lambda text: run_xml(text, wanted)
+
+    texts = {}
+    for launch in plan.launches:
+        for wanted in run_configurations(launch):
+            path = plan.root / ".run" / wanted.file
+            texts[path] = _edited(path, edit(wanted)) or ""
+    _write(plan, texts)
+    _say_next(
+        plan, "Open this folder in the IDE, set a breakpoint, choose one of these beside the bug, and click the bug:"
+    )
+    if any(launch.language is Language.GO for launch in plan.launches):
+        _say(
+            "Go: GoLand debugs with its own Delve: run `… 1 start`, and when Delve says that it listens, debug `… 2 debug`"
+        )
+    return 0
+
+
 def _edited(path: Path, edit: Callable[[str | None], str | None]) -> str | None:
     try:
         return edit(read_text(path))
@@ -45,12 +73,20 @@ def _edited(path: Path, edit: Callable[[str | None], str | None]) -> str | None:
         raise type(error)(message if str(path) in message else f"{shown(path)}: {message}") from None
 
 
-def _write(plan: Plan, texts: dict[Path, str]) -> None:
-    from importlib import import_module  # noqa: PLC0415
+def prepare_shims(plan: Plan) -> None:
+    """Write the interpreters that the IDE starts.
 
-    write_shims = import_module("local_proxy.ide.shims").write_shims
+    Raises:
+        NotFoundError: a real one is not on this machine.
+    """
+    from local_proxy.ide.shims import write_shims  # noqa: PLC0415
+
     languages = list(dict.fromkeys(launch.language for launch in plan.launches))
     write_shims(plan.root, languages, service=None)
+
+
+def _write(plan: Plan, texts: dict[Path, str]) -> None:
+    prepare_shims(plan)
     for path, text in texts.items():
         existed = path.exists()
         changed = write_text(path, text)

@@ -160,7 +160,7 @@ def test_another_delve_is_not_overwritten(project: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        (["--language", "pyton"], 2, "did you mean 'python'?"),
+        (["--language", "pyton"], 2, "did you mean python?"),
         (["shop"], 3, "is no service of hairpin.yaml"),
         (["--file", "none.yaml"], 3, "none.yaml"),
     ],
