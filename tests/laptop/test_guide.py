@@ -1,0 +1,139 @@
+"""docs/ide.md's four steps, followed command by command."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from hairpin.ports import free_ports
+from tests.support.mesh import ROOT
+
+pytestmark = [pytest.mark.envoy, pytest.mark.timeout(240)]
+
+PAGE = ROOT / "docs" / "ide.md"
+PORT = "8080"
+"""The entry's, as the guide has it: the test takes a free one."""
+
+
+def commands() -> dict[str, str]:
+    """The guide's blocks of commands, by what stands beside `sh`."""
+    return dict(re.findall(r"^```sh ([^\n]+)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL))
+
+
+class Reader:
+    """Someone who follows the guide, in a folder with this repository's examples."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.port = str(next(free_ports()))
+        shutil.copytree(ROOT / "examples", home / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+        mesh = home / "examples" / "shop" / "mesh.yaml"
+        text = mesh.read_text()
+        assert f"port: {PORT}}}" in text
+        mesh.write_text(text.replace(f"port: {PORT}}}", f"port: {self.port}}}"))
+        inherited = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+        self.environment = {
+            **inherited,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "USER": "alice",
+            "TMPDIR": str(home),
+            "XDG_STATE_HOME": str(home / "state"),
+        }
+
+    async def types(self, command: str, folder: str = ".") -> str:
+        """A block of commands, as bash runs it: what it prints."""
+        async with self.running(command, folder) as process:
+            output, errors = (stream.decode() for stream in await process.communicate())
+            assert process.returncode == 0, f"{command}\n{output}{errors}"
+        return output
+
+    @contextlib.asynccontextmanager
+    async def running(
+        self, command: str, folder: str = ".", **environment: str
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
+        """Commands in a terminal of their own; Ctrl-C at the end."""
+        process = await asyncio.create_subprocess_exec(
+            *("bash", "-euc", command.replace(PORT, self.port)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=self.home / folder,
+            env={**self.environment, **environment},
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.communicate(), 20)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+async def said(process: asyncio.subprocess.Process, words: str) -> None:
+    assert process.stderr is not None
+    lines = []
+    async with asyncio.timeout(60):
+        while line := (await process.stderr.readline()).decode():
+            lines.append(line)
+            if words in line:
+                return
+    raise AssertionError("".join(lines))
+
+
+def checkout_in(answer: str) -> dict[str, Any]:
+    """What checkout says in the frontend's answer."""
+    found: dict[str, Any] = json.loads(answer)["downstream"]
+    assert found["service"] == "checkout"
+    return found
+
+
+@pytest.fixture
+async def reader() -> AsyncIterator[Reader]:
+    with tempfile.TemporaryDirectory(prefix="hp-") as name:  # short: sockets are in it
+        one = Reader(Path(name))
+        yield one
+        left = [p for p in psutil.process_iter(["environ"]) if (p.info["environ"] or {}).get("TMPDIR") == name]
+        _, alive = psutil.wait_procs(left, 10)
+        assert not alive
+
+
+async def test_the_guide_is_followed(reader: Reader) -> None:
+    steps = commands()
+    assert list(steps) == ["mesh", "step 1", "step 2", "step 3", "step 4"]
+    async with reader.running(steps["mesh"]) as mesh:
+        await said(mesh, f"http://127.0.0.1:{reader.port} is frontend")
+        await reader.types(steps["step 1"])
+        await reader.types(steps["step 2"])
+        shop = reader.home / "my-shop"
+        (configuration,) = json.loads((shop / ".vscode" / "launch.json").read_text())["configurations"]
+        assert f"`{configuration['name']}`" in PAGE.read_text()
+        assert [file.name for file in (shop / ".run").iterdir()] == ["hairpin-my-shop-python.run.xml"]
+        # What the page says that the IDE starts is what the configuration says, in it.
+        filled = {
+            key: value.replace("${workspaceFolder}", ".") for key, value in configuration.items() if isinstance(value, str)
+        }
+        assert steps["step 3"].split() == [filled["python"].removeprefix("./"), filled["program"].removeprefix("./")]
+        assert filled["cwd"] == "."
+        assert checkout_in(await reader.types(steps["step 4"]))["where"] == "cluster"
+        async with reader.running(f"exec {steps['step 3']}", "my-shop") as started:
+            await said(started, "takes the requests")
+            answered = checkout_in(await reader.types(steps["step 4"]))
+            assert answered["where"] == "laptop of alice"
+            assert answered["downstream"]["caller"], "inventory was called through the mesh"
+        assert checkout_in(await reader.types(steps["step 4"]))["where"] == "cluster"
