@@ -126,7 +126,9 @@ async def test_the_guide_is_followed(reader: Reader) -> None:
         assert [file.name for file in (shop / ".run").iterdir()] == ["hairpin-my-shop-python.run.xml"]
         # What the page says that the IDE starts is what the configuration says, in it.
         filled = {
-            key: value.replace("${workspaceFolder}", ".") for key, value in configuration.items() if isinstance(value, str)
+            key: value.replace("${workspaceFolder}", ".")
+            for key, value in configuration.items()
+            if isinstance(value, str)
         }
         assert steps["step 3"].split() == [filled["python"].removeprefix("./"), filled["program"].removeprefix("./")]
         assert filled["cwd"] == "."
