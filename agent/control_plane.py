@@ -105,7 +105,7 @@ class ControlPlaneClient:
                     raise await _error(url, response)
                 answer = await response.json()
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise UnavailableError(f"{url}: {error or 'no answer in time'}") from error
+            raise UnavailableError(f"{url}: {str(error) or 'no answer in time'}") from error
         try:
             chain, authority = answer["certificate"], answer["certificateAuthority"]
             lease = Lease(
@@ -170,7 +170,7 @@ class ControlPlaneClient:
                 attempt.longest_delay = _LEADER_DELAY
                 remark(f"{url}: asked a replica that does not lead; trying until the leader answers", attempt)
             except (aiohttp.ClientError, TimeoutError, HairpinError) as error:
-                remark(f"{url}: {error or 'no answer in time'}", attempt)
+                remark(f"{url}: {str(error) or 'no answer in time'}", attempt)
 
     async def policies(self, name: str, policies: Policies, *, needed: bool) -> None:
         """Keep the stream of egress policies open; while it is broken, what was said last holds.
@@ -197,7 +197,7 @@ class ControlPlaneClient:
                     await _take_policies(response, policies, attempt)
                     raise UnavailableError("the stream ended")
             except (aiohttp.ClientError, TimeoutError, HairpinError) as error:
-                remark(f"{url}: {error or 'no answer in time'}", attempt)
+                remark(f"{url}: {str(error) or 'no answer in time'}", attempt)
 
     def _authorization(self) -> dict[str, str]:
         try:

@@ -114,7 +114,7 @@ class Judge:
             async with asyncio.timeout(self.timeout):
                 answer = await self.resolve(host)
         except (OSError, UnicodeError, TimeoutError, ValueError) as error:
-            reason = f"{host} does not resolve: {error or 'no answer in time'}"
+            reason = f"{host} does not resolve: {str(error) or 'no answer in time'}"
             raise _NowhereError(HTTPStatus.BAD_GATEWAY, reason) from error
         if not answer.addresses:
             raise _NowhereError(HTTPStatus.BAD_GATEWAY, f"{host} has no address")
@@ -134,7 +134,7 @@ class Judge:
         headers = request.headers
         name = headers.get(HOST_HEADER, "")
         verdict = await self.judge(headers.get(AUTHORITY_HEADER, ""), headers.get(SESSION_HEADER, ""), name)
-        header = {ADDRESS_HEADER: verdict.address} if verdict.address else {REFUSED_HEADER: _one_line(verdict.reason)}
+        header = {ADDRESS_HEADER: verdict.address} if verdict.address else {REFUSED_HEADER: one_line(verdict.reason)}
         return web.Response(status=verdict.status, headers=header)
 
     async def serve(self, socket_path: Path) -> web.AppRunner:
@@ -184,5 +184,6 @@ def _is_ipv6(text: str) -> bool:
     return True
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """A reason, as a header can have it."""
     return " ".join(text.encode("ascii", "replace").decode().split())

@@ -16,10 +16,10 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.judge import serve_on_socket
+from agent.judge import one_line, serve_on_socket
 from agent.names import Names
 from hairpin.errors import UnavailableError
-from hairpin.headers import SESSION_HEADER
+from hairpin.headers import REFUSED_HEADER, SESSION_HEADER
 from hairpin.model.egress_json import session_rules_to_json
 
 _MOST_LINES = 1000
@@ -113,7 +113,9 @@ class Laptops:
         """What would become of a connection to an authority; `host` is the name that was looked up for its address."""
         authority, host = request.match_info["authority"], request.query.get("host", "")
         status, document = await self._names.destination(authority, _session(request), host)
-        return web.json_response(document, status=status)
+        # As a refused CONNECT has it: the laptop's Envoy reads headers.
+        header = {REFUSED_HEADER: one_line(document["reason"])} if "reason" in document else {}
+        return web.json_response(document, status=status, headers=header)
 
     async def serve(self, socket_path: Path) -> web.AppRunner:
         """Listen on a Unix socket; the caller cleans the runner up."""

@@ -76,7 +76,7 @@ def _failed(host: str, error: Exception) -> Answer:
         return HTTPStatus.OK, {"addresses": [], "name": _plain(host)}
     if code == socket.EAI_NONAME:
         return HTTPStatus.NOT_FOUND, {"reason": f"there is no {host}"}
-    return HTTPStatus.SERVICE_UNAVAILABLE, {"reason": f"{host} can't be looked up: {error or 'no answer in time'}"}
+    return HTTPStatus.SERVICE_UNAVAILABLE, {"reason": f"{host} can't be looked up: {str(error) or 'no answer in time'}"}
 
 
 def _plain(host: str) -> str:

@@ -17,7 +17,7 @@ from hairpin.envoy.config import (
     upstream_tls,
     virtual_host,
 )
-from hairpin.headers import AGENT_ITSELF, SESSION_HEADER
+from hairpin.headers import AGENT_ITSELF, REFUSED_HEADER, SESSION_HEADER
 from hairpin.model.session import AgentAddress
 from local_proxy.laptop_settings import LaptopSettings
 
@@ -31,6 +31,32 @@ AGENT_HEADER = "x-hairpin-agent"
 _AUTHORITY = "%FILTER_STATE(hairpin.authority:PLAIN)%"
 PLAIN = {"plain": "", "plain-80": ":80"}
 """Internal listeners for plain HTTP; what each adds to an authority: its port where the request left it out."""
+_REFUSAL_MS = 4000
+"""How long the agent may take to say why it refused."""
+_SAY_WHY = f"""
+function envoy_on_request(handle)
+  handle:streamInfo():dynamicMetadata():set("hairpin.plain", "authority", handle:headers():get(":authority") or "")
+end
+
+function envoy_on_response(handle)
+  local headers = handle:headers()
+  if headers:get(":status") ~= "503" or headers:get("x-envoy-upstream-service-time") then return end
+  local authority = (handle:streamInfo():dynamicMetadata():get("hairpin.plain") or {{}})["authority"] or ""
+  if not authority:match("^[%w_.:%[%]-]+$") then return end
+  local path = "/destinations/" .. authority:gsub("%[", "%%5B"):gsub("%]", "%%5D")
+  handle:body()  -- held, to be written anew below
+  local answer = handle:httpCall("egress",
+    {{[":method"] = "GET", [":path"] = path, [":authority"] = "{AGENT_ITSELF}"}}, "", {_REFUSAL_MS})
+  local reason = answer["{REFUSED_HEADER}"]
+  if not reason then return end
+  headers = handle:headers()  -- those from before the call are gone
+  headers:replace(":status", answer[":status"])
+  headers:replace("{REFUSED_HEADER}", reason)
+  local body = handle:body()
+  if body then handle:headers():replace("content-length", body:setBytes("hairpin: refused: " .. reason .. "\\n")) end
+end
+"""
+"""A plain request's CONNECT is out of its sight. If it failed, the agent is asked what it says of the destination."""
 
 
 def egress_cluster(settings: LaptopSettings) -> Config:
@@ -67,7 +93,8 @@ def egress_listener(settings: LaptopSettings) -> Config:
     )
     with_port = {"name": ":authority", "string_match": {"safe_regex": {"regex": r".*:[0-9]+"}}}
     # A CONNECT shares one connection to the agent with all others: nothing of it may tell them apart.
-    forget = {"envoy.filters.http.set_filter_state": message("config.route.v3.FilterConfig", disabled=True)}
+    none = message("config.route.v3.FilterConfig", disabled=True)
+    forget = {"envoy.filters.http.set_filter_state": none, "envoy.filters.http.lua": none}
     routes = (
         {
             "match": {"connect_matcher": {}},
@@ -85,9 +112,12 @@ def egress_listener(settings: LaptopSettings) -> Config:
         details="%RESPONSE_CODE_DETAILS%",
         refused="%RESP(X-HAIRPIN-REFUSED)%",
     )
+    explain = typed(
+        "envoy.filters.http.lua", "extensions.filters.http.lua.v3.Lua", default_source_code={"inline_string": _SAY_WHY}
+    )
     manager = http_manager(
         "egress",
-        filters=(remember,),
+        filters=(remember, explain),
         route_config={"virtual_hosts": [virtual_host("all", *routes)], "validate_clusters": False},
         upgrade_configs=[CONNECT, {"upgrade_type": "websocket"}],
         # Python before 3.12 asks by `CONNECT ... HTTP/1.0`: requests, urllib3 and pip do, for every https URL.

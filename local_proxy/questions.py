@@ -185,7 +185,7 @@ class Questions:
                     raise UnavailableError(f"{replica} answers {response.status}{_hint(response.status)}")
                 answer = await response.json()
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise UnavailableError(f"{replica}: {error or 'no answer in time'}") from error
+            raise UnavailableError(f"{replica}: {str(error) or 'no answer in time'}") from error
         if not isinstance(answer, dict):
             raise UnavailableError(f"{replica} answers what can't be read")
         self._last = replica

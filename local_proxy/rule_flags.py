@@ -45,6 +45,19 @@ def local_hosts(rules: Sequence[Rule]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(entries))
 
 
+def registry_hosts(rules: Rules) -> tuple[str, ...]:
+    """The package registries that no rule of the user's sends elsewhere, for `no_proxy`.
+
+    Without their ports, which many programs do not understand there.
+    """
+    found = (
+        (host, rules.decide((host,), rule.network.network_address if rule.network else None, rule.ports[0].first))
+        for rule in rules.registries
+        if (host := _no_proxy_host(rule)) is not None
+    )
+    return tuple(dict.fromkeys(host for host, decision in found if decision.action is Action.LOCAL))
+
+
 def _no_proxy_host(rule: Rule) -> str | None:
     if rule.network is not None:
         whole = rule.network.prefixlen == rule.network.max_prefixlen

@@ -19,7 +19,7 @@ from local_proxy.intercept.strategy import Interception, Mesh, interception
 from local_proxy.link import Link
 from local_proxy.options import RunOptions
 from local_proxy.questions import Questions
-from local_proxy.rule_flags import all_rules, local_hosts
+from local_proxy.rule_flags import all_rules, local_hosts, registry_hosts
 from local_proxy.sockets import listening_sockets
 
 ADDRESSES_SECONDS = 5.0
@@ -47,11 +47,12 @@ async def way_into_mesh(
         lambda: link.laptop.questions if link.laptop is not None else None,
         lambda: [agent.name for agent in link.session.status.agents],
     ) as questions:
+        rules = all_rules(options.rules, os.environ)
         mesh = Mesh(
             gateway=gateway,
             http_proxy=http_proxy,
-            rules=replace(all_rules(options.rules, os.environ), listened=OwnListeners()),
-            local_hosts=local_hosts(options.rules),
+            rules=replace(rules, listened=OwnListeners()),
+            local_hosts=(*local_hosts(options.rules), *registry_hosts(rules)),
             meaning=lambda name: meaning(questions, name),
             refusal=lambda target, name: refusal(questions, target, name),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import socket
 import ssl
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -120,6 +121,30 @@ async def test_each_session_has_its_own_rules(world):
     world.say(alice=ALLOW, bob={"default": "Deny"})
     assert (await connect(world.alice, f"db.prod:{world.port}"))[0] == 200
     assert (await connect(world.bob, f"db.prod:{world.port}"))[0] == 403
+
+
+async def test_a_plain_request_that_is_refused_says_why_and_one_that_failed_stays_a_failure(world):
+    rules = [{"action": "Deny", "hosts": ["db.prod"], "reason": "use staging"}, {"action": "Deny", "ports": [81]}]
+    world.say(alice={"default": "Allow", "rules": rules})
+
+    async def get(authority: str, path: str = "/"):
+        async with aiohttp.ClientSession() as client:
+            async with client.get(f"http://{authority}{path}", proxy=world.alice.proxy) as response:
+                return response.status, response.headers.get("x-hairpin-refused", ""), await response.text()
+
+    for authority in (f"db.prod:{world.port}", "db.prod"):
+        status, reason, body = await get(authority)
+        assert (status, body) == (403, f"hairpin: refused: {reason}\n")
+        assert reason.endswith(": use staging")
+    assert (await get("[fd00::1]:81", "/a?b"))[1].startswith("[fd00::1]:81 is decided by a rule")
+
+    def told():
+        return [line["refused"] for line in world.alice.lines if line.get("egress") == "db.prod"]
+
+    assert (await eventually(told, what="the line of the request"))[0].endswith(": use staging")
+    with socket.create_server((own_address(), 0)) as closed:
+        authority = f"db.test:{closed.getsockname()[1]}"
+    assert (await get(authority))[:2] == (503, "")
 
 
 async def test_ports_are_judged(world):

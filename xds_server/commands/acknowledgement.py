@@ -83,6 +83,6 @@ async def _listeners(url: str) -> list[dict[str, Any]]:
         async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
             dump = await response.json(content_type=None)
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise HairpinError(f"its admin interface does not answer: {error or 'no answer in time'}") from error
+        raise HairpinError(f"its admin interface does not answer: {str(error) or 'no answer in time'}") from error
     configs = dump.get("configs", []) if isinstance(dump, dict) else []
     return [config for config in configs if isinstance(config, dict)]

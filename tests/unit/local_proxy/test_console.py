@@ -4,7 +4,7 @@ import tty
 
 import pytest
 
-from local_proxy.console import Console
+from local_proxy.console import CALLS_PER_SECOND, MOST_CALLS, Console
 
 
 @pytest.fixture
@@ -70,3 +70,26 @@ def test_a_reader_that_has_gone_is_no_error():
         Console(environ={}, descriptor=writing).say("up")
     finally:
         os.close(writing)
+
+
+def test_calls_past_a_rate_are_left_out_and_counted(pipe, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("local_proxy.console.time.monotonic", lambda: now[0])
+    console = Console(environ={}, descriptor=pipe[1])
+    for number in range(MOST_CALLS + 7):
+        console.call(f"call {number}")
+    assert os.read(pipe[0], 9000).decode().splitlines() == [f"hairpin call {number}" for number in range(MOST_CALLS)]
+    now[0] += 2 / CALLS_PER_SECOND
+    console.call("later")
+    console.call("and later")
+    console.call("too many again")
+    assert os.read(pipe[0], 9000).decode().splitlines() == [
+        "hairpin <- 7 more calls, too many to tell", "hairpin later", "hairpin and later",
+    ]  # fmt: skip
+
+
+def test_where_requests_get_no_lines_calls_get_none(pipe):
+    console = Console(requests=False, environ={}, descriptor=pipe[1])
+    console.call("call")
+    console.say("up")
+    assert os.read(pipe[0], 100) == b"hairpin up\n"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hairpin.errors import InvalidFieldError
 from hairpin.model.egress import Ports
 from local_proxy.commands.rule_arguments import add_rule_arguments
-from local_proxy.rule_flags import all_rules, local_hosts, rules_in
+from local_proxy.rule_flags import all_rules, local_hosts, registry_hosts, rules_in
 from local_proxy.rules import Action, Rules, parse_rule, registry_rules
 
 LOCAL, MESH, REFUSE = Action.LOCAL, Action.MESH, Action.REFUSE
@@ -268,3 +268,15 @@ def test_any_text_is_read_or_refused_by_name(text):
     if not said:
         with pytest.raises(InvalidFieldError, match=r"^--local"):
             parse_rule(LOCAL, text)
+
+
+def test_registries_are_what_no_proxy_says_unless_a_rule_sends_them_elsewhere():
+    environ = {
+        "PIP_INDEX_URL": "https://pip.example/simple",
+        "GOPROXY": "http://go.example:8080,direct",
+        "npm_config_registry": "http://192.0.2.7:4873/",
+    }
+    assert registry_hosts(all_rules((), environ)) == ("go.example", "pip.example", "192.0.2.7")
+    mesh = tuple(parse_rule(Action.MESH, text) for text in ("go.example", "192.0.2.0/24"))
+    assert registry_hosts(all_rules(mesh, environ)) == ("pip.example",)
+    assert registry_hosts(all_rules((), {})) == ()
