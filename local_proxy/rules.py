@@ -132,6 +132,21 @@ class Rules:
                 return Decision(rule.action, rule.source)
         return DEFAULT
 
+    def here(self, names: Iterable[str], address: Address, port: int) -> Decision | None:
+        """What the user says of a connection to this machine itself; None if nothing: then it stays here.
+
+        Args:
+            names: every name by which the program may have come to the address; `localhost` is one of each.
+            address: one of loopback, or 0.0.0.0 or ::.
+            port: the port.
+        """
+        if not self.user:
+            return None
+        plain = (*map(_plain, names), "localhost")
+        address = _unmapped(address) or address
+        rule = next((rule for rule in self.user if rule.matches(plain, address, port)), None)
+        return Decision(rule.action, rule.source) if rule is not None else None
+
     def decide_name(self, host: str) -> Decision:
         """Where a name is looked up: in the cluster (mesh) or by this machine's resolver (local); or not at all (refuse).
 

@@ -1,7 +1,7 @@
 """What becomes of a call: the decision alone. Pure, so that it is tested as a table; the supervisor carries it out.
 
-Order: what is this machine's own stays here; questions to name servers come to ours; then the rules decide. A refused
-destination fails as a closed port does, and the reason is said once.
+Order: questions to name servers come to ours; what is this machine's own stays here, unless the user refuses it; then the rules
+decide. A refused destination fails as a closed port does, and the reason is said once.
 """
 
 from __future__ import annotations
@@ -82,6 +82,9 @@ class Judge(Protocol):
     def decide(self, names: Iterable[str], address: IPAddress | None, port: int) -> Decision:
         """What becomes of a connection."""
 
+    def here(self, names: Iterable[str], address: IPAddress, port: int) -> Decision | None:
+        """What the user says of a connection to this machine itself; None if nothing."""
+
 
 @dataclass(slots=True)
 class Machine:
@@ -106,7 +109,9 @@ class Machine:
             return True
         if isinstance(address, UnixPath):
             return not address.path.endswith(_RESOLVERS)
-        return _is_here(address.address) and not self._asks_name_server(address)
+        if not _is_here(address.address) or self._asks_name_server(address):
+            return False
+        return self._refused_here(address) is None
 
     def connect(self, address: Endpoint | UnixPath | None, transport: Transport, now: float) -> Outcome:
         """What becomes of a connect.
@@ -125,7 +130,7 @@ class Machine:
         if self._asks_name_server(address):
             return ToResolver()
         names = self.names.of(address.address)
-        decision = self.rules.decide(names, address.address, address.port)
+        decision = self._refused_here(address) or self.rules.decide(names, address.address, address.port)
         if transport is Transport.UDP:
             return self._udp_connect(decision)
         match decision.action:
@@ -142,6 +147,8 @@ class Machine:
             return PASS
         if self._asks_name_server(address):
             return ToResolver()
+        if decision := self._refused_here(address):
+            return Fail(errno.ECONNREFUSED, f"{self.called(address)} is refused by {decision.source}")
         decision = self.rules.decide(self.names.of(address.address), address.address, address.port)
         if self._udp_connect(decision) == PASS:
             return PASS
@@ -188,6 +195,13 @@ class Machine:
             return ToSink()
         passes = decision.action is Action.LOCAL or self.udp is UdpPolicy.PASS
         return PASS if passes else ToSink()
+
+    def _refused_here(self, address: Endpoint) -> Decision | None:
+        """The user's rule that refuses a place of this machine itself. No rule leads such a place elsewhere."""
+        if not _is_here(address.address):
+            return None
+        decision = self.rules.here(self.names.of(address.address), address.address, address.port)
+        return decision if decision is not None and decision.action is Action.REFUSE else None
 
     def _asks_name_server(self, address: Endpoint) -> bool:
         if address.port != DNS_PORT:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -126,6 +127,47 @@ async def test_killing_hairpin_gives_the_requests_back(mesh):
         run.process.kill()
         await run.process.wait()
         await mesh.answered_by("checkout", "killed")
+
+
+STUBBORN = """
+import os, signal, socket
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.fork()  # what it starts is ended with it
+address = socket.gethostbyname("inventory")
+before, code = None, 0
+while True:
+    code = socket.socket().connect_ex((address, 80))
+    if code != before:
+        os.write(1, f"{os.getpid()} {code}\\n".encode())
+    before = code
+"""
+
+
+async def test_the_command_ends_when_hairpin_is_killed_and_no_call_of_its_hangs(mesh):
+    """Its calls fail at once, with ENOSYS; the guard ends it, by force where it heeds no SIGTERM."""
+    async with mesh.hairpin(
+        "bob", "run", "--mode", "egress", "--intercept", "on", "--", sys.executable, "-c", STUBBORN
+    ) as run:
+
+        async def said(code):
+            return {line.split()[0] for line in run.output if line.endswith(f" {code}")}
+
+        async def both_connect():
+            return len(await said(0)) == 2
+
+        await eventually(both_connect, what="both processes connect")
+        run.process.kill()
+        await run.ended()  # nobody holds its output any more
+        assert len(await said(errno.ENOSYS)) == 2, run.output
+        assert not [pid for pid in await said(0) if runs(int(pid))]
+
+
+def runs(pid):
+    """Whether it does: who inherits it may not have taken note of its end yet."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 async def test_a_control_plane_that_is_killed_gets_the_session_again(mesh):

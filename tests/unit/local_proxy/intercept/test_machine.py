@@ -41,6 +41,25 @@ def test_this_machine_stays_here(address, transport):
     assert machine().local(to(address))
 
 
+@pytest.mark.parametrize("rule", ["127.0.0.1:5432", "127.0.0.0/8", "localhost:5432", "*host:5000-6000"])
+def test_a_users_rule_refuses_a_place_of_this_machine(rule):
+    it = machine((Action.LOCAL, "127.0.0.1:8080"), (Action.REFUSE, rule))
+    refused = Fail(errno.ECONNREFUSED, f"127.0.0.1:5432 is refused by --refuse {rule}")
+    assert not it.local(to("127.0.0.1", 5432))
+    assert it.connect(to("127.0.0.1", 5432), TCP, 0) == refused
+    assert it.connect(to("127.0.0.1", 5432), UDP, 0) == ToSink()
+    assert it.send(to("127.0.0.1", 5432)) == refused
+    # The first rule that matches decides.
+    assert it.local(to("127.0.0.1", 8080))
+    assert it.connect(to("127.0.0.1", 8080), TCP, 0) == PASS
+    assert it.connect(to("127.0.0.53", 53), UDP, 0) == ToResolver()
+
+
+@pytest.mark.parametrize("rule", ["*", ":5432", "10.0.0.0/8"])
+def test_a_rule_for_everything_does_not_mean_this_machine(rule):
+    assert machine((Action.REFUSE, rule)).local(to("127.0.0.1", 5432))
+
+
 def test_everything_else_goes_to_the_mesh():
     assert machine().connect(to("10.1.2.3"), TCP, 0) == ToGateway("10.1.2.3:80", "", ask=True)
     assert machine().connect(to("fd00::1"), TCP, 0) == ToGateway("[fd00::1]:80", "", ask=True)
