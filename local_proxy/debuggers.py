@@ -11,8 +11,11 @@ from collections.abc import Mapping, Sequence
 ALL_PORTS = frozenset(range(1, 65536))
 """For a process that is nothing but a debugger."""
 
-# debugpy's adapter and its like are processes of their own. It also comes as VS Code's bundled copy.
-_PURE_DEBUGGERS = re.compile(r"debugpy[/\\.]adapter|(^|[/\\])(gdbserver|lldb-server|debugserver|dlv-dap)(\s|$)")
+# debugpy's adapter and its like are processes of their own. It also comes as VS Code's bundled copy. What the adapter
+# starts has its folder on the way to its own: `…/debugpy/adapter/../../debugpy --connect … program.py` is the program.
+_PURE_DEBUGGERS = re.compile(
+    r"debugpy[/\\.]adapter(?:[/\\]__main__\.py)?(?=\s|$)|(^|[/\\])(gdbserver|lldb-server|debugserver|dlv-dap)(\s|$)"
+)
 _NODE_INSPECTOR = 9229
 _NODE = re.compile(r"--(?:inspect(?:-brk|-wait|-port)?|debug-port)(?:=(?:(?:\[[^\]]*\]|[^\s:]*):)?(\d+))?(?=\s|$)")
 _JDWP = re.compile(r"(?:-agentlib:|-Xrun)jdwp[=:](\S+)")
@@ -29,7 +32,7 @@ def debugger_ports(command_line: Sequence[str], environment: Mapping[str, str] |
     """The ports that belong to a debugger, in a process that was started like this.
 
     A debugger that the program starts by itself on a port of its choice (`debugpy.listen`) runs in a process of its
-    own, which is known by its command line. A random port (`--inspect=0`) can't be told.
+    own, which is known by its command line. A random port of Node's inspector is not told: see `has_random_inspector`.
     """
     line = " ".join(command_line)
     if _PURE_DEBUGGERS.search(line):
@@ -45,6 +48,15 @@ def debugger_ports(command_line: Sequence[str], environment: Mapping[str, str] |
     if environment.get("RUBY_DEBUG_PORT", "").isdigit():
         ports.add(int(environment["RUBY_DEBUG_PORT"]))
     return frozenset(ports)
+
+
+def has_random_inspector(command_line: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """Whether Node's inspector is on a port that it chose by itself: `--inspect=0`, or VS Code's debugger opened it."""
+    if environment.get("VSCODE_INSPECTOR_OPTIONS"):
+        return True
+    return any(
+        "0" in _NODE.findall(options) for options in (" ".join(command_line), environment.get("NODE_OPTIONS", ""))
+    )
 
 
 def _groups(pattern: re.Pattern[str], text: str) -> list[str]:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import psutil
 
-from local_proxy.debuggers import debugger_ports
+from local_proxy.debuggers import debugger_ports, has_random_inspector
+from local_proxy.inspector import inspector_port
 from local_proxy.intercept.heard import Heard
 from local_proxy.process_tree import ProcessTree
 from local_proxy.sockets import ListeningSocket, has_ipv6_loopback, listening_sockets, loopback_of, sockets_of
@@ -157,7 +158,7 @@ class PortWatcher:
         found = []
         for pid, sockets in sockets_of(processes, listening).items():
             if sockets:
-                theirs = self._debugger_ports(processes[pid])
+                theirs = self._debugger_ports(processes[pid], sockets)
                 name = _name(processes[pid])
                 found += [self._listener(s, pid, name) for s in sockets if s.port not in theirs]
         return found
@@ -180,12 +181,17 @@ class PortWatcher:
         believed = self._heard.believed(port) if self._heard else port
         return believed if believed != port else 0
 
-    def _debugger_ports(self, process: psutil.Process) -> frozenset[int]:
+    def _debugger_ports(self, process: psutil.Process, sockets: Sequence[ListeningSocket]) -> frozenset[int]:
         # Asked only of a process that listens, and so has its final command line: read once.
         with contextlib.suppress(psutil.Error):
             key = (process.pid, process.create_time())
             if key not in self._debuggers:
-                self._debuggers[key] = debugger_ports(process.cmdline(), _environment(process))
+                line, environment = process.cmdline(), _environment(process)
+                self._debuggers[key] = debugger_ports(line, environment)
+                if has_random_inspector(line, environment):
+                    opened = sorted(sockets, key=lambda one: one.inode)
+                    found = inspector_port((loopback_of(one.host), one.port) for one in opened)
+                    self._debuggers[key] |= {found} if found else set()
             return self._debuggers[key]
         return frozenset()
 

@@ -1,6 +1,11 @@
+import contextlib
+import socket
+import threading
+
 import pytest
 
-from local_proxy.debuggers import ALL_PORTS, debugger_ports
+from local_proxy.debuggers import ALL_PORTS, debugger_ports, has_random_inspector
+from local_proxy.inspector import inspector_port
 
 
 @pytest.mark.parametrize(
@@ -25,6 +30,8 @@ from local_proxy.debuggers import ALL_PORTS, debugger_ports
         ("python -m http.server 8080", set()),
         ("uvicorn app:app --port 8000 --reload", set()),
         ("python tool.py --listen 8080", set()),
+        ("python /x/debugpy/adapter/../../debugpy --connect 127.0.0.1:40001 --adapter-access-token abc app.py", set()),
+        ("node --inspect-brk=0 server.js", {0}),
     ],
 )
 def test_ports_of_debuggers_are_read_from_the_command_line(command_line, ports):
@@ -50,3 +57,48 @@ def test_a_process_that_is_nothing_but_a_debugger_has_no_port_of_the_service(com
 )
 def test_ports_of_debuggers_are_read_from_the_environment(environment, ports):
     assert debugger_ports(["service"], environment) == ports
+
+
+@pytest.mark.parametrize(
+    ("command_line", "environment", "random"),
+    [
+        ("node --inspect=0 server.js", {}, True),
+        ("node --inspect-brk=127.0.0.1:0 server.js", {}, True),
+        ("node server.js", {"NODE_OPTIONS": "--require x --inspect=0"}, True),
+        ("node server.js", {"VSCODE_INSPECTOR_OPTIONS": '{"inspectorIpc": "/tmp/x"}'}, True),
+        ("node --inspect server.js", {}, False),
+        ("node --inspect=9229 server.js", {"VSCODE_INSPECTOR_OPTIONS": ""}, False),
+        ("node server.js", {"PORT": "0"}, False),
+    ],
+)
+def test_an_inspector_on_a_random_port_is_to_be_asked(command_line, environment, random):
+    assert has_random_inspector(command_line.split(), environment) is random
+
+
+def serve(answer):
+    """A port that answers one request, and how many came."""
+    server, asked = socket.create_server(("127.0.0.1", 0)), []
+
+    def take():
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                with connection:
+                    asked.append(connection.recv(1000))
+                    connection.sendall(answer)
+
+    threading.Thread(target=take, daemon=True).start()
+    return server, asked
+
+
+def test_the_inspector_is_who_answers_as_one_and_who_comes_after_is_not_asked():
+    other, _ = serve(b"HTTP/1.1 404 Not Found\r\n\r\n")
+    inspector, asked = serve(b'HTTP/1.0 200 OK\r\n\r\n{"Browser": "node.js/v20", "Protocol-Version": "1.1"}')
+    service, never = serve(b"Protocol-Version")
+    addresses = [one.getsockname() for one in (other, inspector, service)]
+    assert inspector_port(addresses) == inspector.getsockname()[1]
+    assert asked[0].startswith(b"GET /json/version ")
+    assert not never
+    assert inspector_port(addresses[:1]) is None
+    for one in (other, inspector, service):
+        one.close()
