@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import itertools
+import os
 import sys
 from pathlib import Path
 
+import aiohttp
 import pytest
 
+from hairpin.ports import free_ports
 from local_proxy.ide.languages import Language
 from tests.laptop.debugged import WHO, breakpoint_line, repository, started, steered_request
 from tests.support.builds import MissingError
@@ -106,4 +110,124 @@ async def test_debugpy_as_vs_code_starts_it(mesh, shop, console):
             if adapter.returncode is None:
                 adapter.kill()
                 await adapter.wait()
+    await mesh.answered_by("checkout", "alice")
+
+
+async def test_delve_as_vs_codes_go_extension_starts_it(mesh, shop):
+    folder = shop(Language.GO) / "go"
+    source = folder / "main.go"
+    port = next(free_ports())
+    read, write = os.pipe()
+    log = ["/bin/sh", "-c", f'exec 3>&{write}; exec "$0" "$@"'] if write < 10 else []
+    command = [
+        folder.parent / ".hairpin/bin/dlv",
+        "dap",
+        f"--listen=127.0.0.1:{port}",
+        f"--log-dest={3 if log else write}",
+    ]
+    async with started(*log, *command, cwd=folder, pass_fds=(write,)) as delve:
+        os.close(write)
+        heard = await asyncio.to_thread(os.read, read, 4096)
+        assert b"DAP server listening at" in heard, (heard, delve.text)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        launch = {
+            "name": "checkout (hairpin)",
+            "request": "launch",
+            "mode": "debug",
+            "program": str(folder),
+            "args": [WHO],
+        }
+        async with dap(reader, writer) as client:
+            await tell_story(mesh, client, source, launch)
+    os.close(read)
+    await mesh.answered_by("checkout", "alice")
+
+
+async def test_nodes_inspector(mesh, shop):
+    folder = shop(Language.NODE)
+    source = folder / "service.js"
+    async with started(folder / ".hairpin/bin/node", "--inspect-brk=0", source, WHO, cwd=folder) as node:
+        url = (await node.said(r"Debugger listening on (ws://\S+)"))[1]
+        async with aiohttp.ClientSession() as client, client.ws_connect(url) as inspector:
+            numbers = itertools.count(1)
+            passed = []
+
+            async def call(method, **parameters):
+                number = next(numbers)
+                await inspector.send_json({"id": number, "method": method, "params": parameters})
+                while (message := await inspector.receive_json(timeout=40)).get("id") != number:
+                    passed.append(message)
+                assert "error" not in message, message
+                return message["result"]
+
+            async def paused():
+                for place, message in enumerate(passed):
+                    if message.get("method") == "Debugger.paused":
+                        return passed.pop(place)["params"]
+                while (message := await inspector.receive_json(timeout=40)).get("method") != "Debugger.paused":
+                    pass
+                return message["params"]
+
+            async def at_breakpoint():
+                stopped = await paused()
+                assert stopped["hitBreakpoints"]
+                frame = stopped["callFrames"][0]["callFrameId"]
+                value = await call("Debugger.evaluateOnCallFrame", callFrameId=frame, expression="total")
+                assert value["result"]["value"] == 42
+
+            await call("Runtime.enable")
+            await call("Debugger.enable")
+            await call("Runtime.runIfWaitingForDebugger")
+            await paused()
+            line = breakpoint_line(source) - 1
+            await call("Debugger.setBreakpointByUrl", url=source.as_uri(), lineNumber=line)
+            await call("Debugger.resume")
+            await steered_request(mesh, at_breakpoint, lambda: call("Debugger.resume"))
+    await mesh.answered_by("checkout", "alice")
+
+
+async def test_pydevd_as_pycharm_starts_it(mesh, shop):
+    """PyCharm listens, and its protocol is lines of numbers and XML: 111 sets a breakpoint, 106 goes on."""
+    folder = shop(Language.PYTHON)
+    source = folder / "service.py"
+    pydevd = debugpy() / "_vendored/pydevd/pydevd.py"
+    connected = asyncio.get_running_loop().create_future()
+
+    async def connect(reader, writer):
+        if not connected.done():
+            connected.set_result((reader, writer))
+
+    async with await asyncio.start_server(connect, "127.0.0.1", 0) as ide:
+        port = ide.sockets[0].getsockname()[1]
+        command = [pydevd, "--multiprocess", "--client", "127.0.0.1", "--port", port, "--file", source, WHO]
+        async with started(folder / ".hairpin/bin/python", *command, cwd=folder):
+            async with asyncio.timeout(40):
+                reader, writer = await connected
+
+            async def until(number: str) -> list[str]:
+                async with asyncio.timeout(40):
+                    while (words := (await reader.readline()).decode().strip().split("\t"))[0] != number:
+                        assert words != [""], "pydevd hung up"
+                return words
+
+            numbers = itertools.count(1, 2)
+            where = f"1\tpython-line\t{source}\t{breakpoint_line(source)}\tdo_GET\tNone\tNone"
+            for command in ("501\t{}\t1.1\tUNIX\tID", f"111\t{{}}\t{where}", "101\t{}\t"):
+                writer.write(command.format(next(numbers)).encode() + b"\n")
+            stopped = []
+
+            async def at_breakpoint():
+                from urllib.parse import unquote
+
+                words = await until("105")
+                text = unquote(words[2])
+                assert "do_GET" in text, text
+                stopped.append(text.partition('thread id="')[2].partition('"')[0])
+
+            async def go_on():
+                writer.write(f"106\t{next(numbers)}\t{stopped[0]}\n".encode())
+                await writer.drain()
+
+            await steered_request(mesh, at_breakpoint, go_on)
+            writer.close()
     await mesh.answered_by("checkout", "alice")
