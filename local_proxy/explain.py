@@ -27,7 +27,8 @@ from local_proxy.options import RunOptions
 from local_proxy.questions import NameAnswer, Questions, Verdict
 from local_proxy.rule_flags import all_rules
 from local_proxy.rules import DEFAULT, LAST_PORT, Action, Decision, Rules
-from local_proxy.run import hold, private_directory, reaching
+from local_proxy.private import private_folder
+from local_proxy.run import hold, reaching
 from local_proxy.ways import OwnListeners
 
 ALLOWED, UNKNOWN, CANNOT_SAY, REFUSED = 0, 3, 5, 7
@@ -253,7 +254,7 @@ async def _agents(options: RunOptions) -> AsyncIterator[Cluster]:
     """A session that takes no requests, for as long as the agents are asked."""
     console = Console(quiet=True)
     async with control_plane(options.connection) as plane:
-        with private_directory() as directory:
+        with private_folder() as directory:
             async with reaching(options, plane, console) as reach:
                 link = Link(
                     plane,

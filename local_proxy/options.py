@@ -21,6 +21,7 @@ from local_proxy.control_planes import Connection
 from local_proxy.intercept.choices import Intercept, UdpPolicy
 from local_proxy.rule_flags import rules_in
 from local_proxy.rules import Rule
+from local_proxy.target.given import TargetOptions, target_options
 
 MAX_PORT = 65535
 DEFAULT_LEASE_SECONDS = 10
@@ -75,6 +76,7 @@ class RunOptions:
     requests: bool = True
     source: str = ""
     """What is told of the hairpin.yaml that took part."""
+    from_target: TargetOptions = field(default_factory=TargetOptions)
 
     def spec(self, certificate_request: str, namespace: str | None = None) -> SessionSpec:
         """What to ask the control plane for.
@@ -120,6 +122,7 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
         rules=rules_in(arguments),
         intercept=_choice("--intercept", arguments.intercept, Intercept),
         udp=_choice("--udp", arguments.udp, UdpPolicy),
+        from_target=target_options(arguments),
         connection=connection_of(arguments),
         identity=_choice("--identity", arguments.identity, EgressIdentity),
         forwarder=_choice("--port-forward", arguments.port_forward, Forwarder),

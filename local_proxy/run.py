@@ -6,16 +6,15 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hairpin.api import ServerRefusalError
 from hairpin.envoy.binary import find_envoy
 from hairpin.errors import HairpinError, InvalidFieldError
 from hairpin.model.egress import effective
 from hairpin.model.session import Mode, Session
-from hairpin.unix_sockets import temporary_directory
 from local_proxy.child import find_command, run_child
 from local_proxy.console import Console
 from local_proxy.control_planes import EmbeddedMesh, KubernetesCluster, control_plane
@@ -27,18 +26,21 @@ from local_proxy.lookups import LookedUp
 from local_proxy.messages import calls_text, claim_text, end_text, policy_text, sighting_text
 from local_proxy.options import Forwarder, RunOptions, egress_port, in_flags
 from local_proxy.ports import PortWatcher
+from local_proxy.private import private_folder
 from local_proxy.process_tree import ProcessTree, adopt_orphans
 from local_proxy.reach import Direct, Reach, port_forwards
 from local_proxy.session_store import ControlPlane
 from local_proxy.sessions import requests_text
 from local_proxy.signals import Signals
 from local_proxy.sockets import listening_sockets
+from local_proxy.target.given import FilesMode, Given, check_target, target_given
 from local_proxy.ways import way_into_mesh
+
+if TYPE_CHECKING:
+    from local_proxy.target.read import Reader
 
 SILENT_SECONDS = 5.0
 """After what time without a listening process the user is told what is waited for."""
-_SOCKET_ROOM = 32
-"""Characters of a socket's path below the private directory."""
 
 
 def run(options: RunOptions) -> int:
@@ -61,13 +63,14 @@ async def _run(options: RunOptions, console: Console) -> int:
     async with control_plane(options.connection) as plane:
         if options.command:
             find_command(options.command, os.environ)
+        check_target(options.from_target, why_not=_no_pod(options, plane))
         find_envoy()
         port, gateway = egress_port(options.egress_port), egress_port(None)
         if options.source:
             console.say(options.source)
         if plane.title:
             console.say(plane.title)
-        with Signals().installed() as signals, private_directory() as directory:
+        with Signals().installed() as signals, private_folder() as directory:
             async with reaching(options, plane, console) as reach:
                 link = Link(
                     plane,
@@ -157,20 +160,50 @@ async def hold(link: Link) -> None:
         raise in_flags(error) from error
 
 
+def _no_pod(options: RunOptions, plane: ControlPlane) -> str:
+    """Why there is no target's pod to read; empty if there is one."""
+    if not options.command:
+        return "the process runs already"
+    if options.target is None:
+        return "there is no --target"
+    return "" if isinstance(plane, KubernetesCluster) else "the embedded mesh has no pods"
+
+
+def _target_reader(options: RunOptions, plane: ControlPlane) -> Reader | None:
+    if not isinstance(plane, KubernetesCluster) or options.target is None:
+        return None
+    from local_proxy.target.read import Reader  # noqa: PLC0415 # only where there is a pod
+
+    wanted = options.from_target
+    files = wanted.files is not FilesMode.OFF
+    return Reader(plane.api, plane.namespace, options.target, container=wanted.container, files=files)
+
+
 async def _serve_command(
     options: RunOptions, link: Link, console: Console, signals: Signals, interception: Interception
 ) -> int:
+    reader = _target_reader(options, link.plane)
+    async with target_given(options.from_target, reader, link.directory, console.warn) as given:
+        for note in given.notes:
+            console.say(note)
+        return await _serve_given(options, link, console, signals, interception, given)
+
+
+async def _serve_given(  # noqa: PLR0913
+    options: RunOptions, link: Link, console: Console, signals: Signals, interception: Interception, given: Given
+) -> int:
     session = link.session
-    environment = interception.environment(os.environ, session.name, options.environment)
+    environment = interception.environment({**os.environ, **given.variables}, session.name, options.environment)
     for note in environment.notes:
         console.say(note)
+    variables = {**environment.variables, **options.from_target.assigned}
     adopt_orphans()
     heard = interception.heard
     strangers = frozenset(found.inode for found in listening_sockets()) if heard else frozenset()
     async with (
         run_child(
             options.command,
-            environment.variables,
+            variables,
             signals,
             folder=link.directory,
             warn=console.warn,
@@ -214,16 +247,6 @@ def target_port(resolved: str) -> int | None:
     """The port of a resolved target, `default/checkout:8080`."""
     port = resolved.rpartition(":")[2]
     return int(port) if port.isdigit() else None
-
-
-@contextlib.contextmanager
-def private_directory() -> Iterator[Path]:
-    """A folder for keys, which live nowhere else, and for Unix sockets."""
-    directory = temporary_directory("hairpin-", _SOCKET_ROOM)
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 class _ConsoleHandler(logging.Handler):

@@ -9,7 +9,7 @@ from hairpin.kubernetes.agents import agent_objects
 from hairpin.kubernetes.controller import controller_objects, system_namespace
 from hairpin.kubernetes.crds import custom_resource_definitions
 from hairpin.kubernetes.installation import Installation
-from hairpin.kubernetes.rbac import controller_roles, developer_role, environment_viewer, served_roles
+from hairpin.kubernetes.rbac import controller_roles, developer_role, environment_viewer, served_roles, target_roles
 
 JsonObject = dict[str, Any]
 
@@ -30,6 +30,7 @@ def cluster_objects(installation: Installation) -> list[JsonObject]:
         *admission_objects(),
         developer_role(installation),
         environment_viewer(),
+        *target_roles(),
         *controller_roles(installation),
         *controller_objects(installation),
     ]

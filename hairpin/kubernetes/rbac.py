@@ -11,6 +11,8 @@ from hairpin.kubernetes.installation import (
     DEVELOPER,
     MOST_REPLICAS,
     SYSTEM,
+    TARGET_CONFIG,
+    TARGET_EXEC,
     VIEWER,
     Installation,
     identity_agent,
@@ -53,6 +55,25 @@ def developer_role(installation: Installation) -> JsonObject:
 def environment_viewer() -> JsonObject:
     """A ClusterRole for a ClusterRoleBinding: environments may have members and descriptions, so nobody is bound to it here."""
     return _role("ClusterRole", VIEWER, "", [_rule(_GROUP, ["environments"], _READ)])
+
+
+def target_roles() -> list[JsonObject]:
+    """ClusterRoles for whose processes may have a target's environment and files. Nobody is bound to them here.
+
+    One execs in any pod of the namespace, and so may all that its pods may; the other reads all of its ConfigMaps and Secrets.
+    Neither makes tokens: `serviceaccounts/token` of an account is the right to be it, for an operator to give by name.
+    """
+    look = [
+        _rule("", ["pods"], ["get", "list"]),
+        _rule("", ["services"], ["get", "list"]),
+        _rule("apps", ["deployments", "statefulsets", "daemonsets"], ["get"]),
+        _rule("argoproj.io", ["rollouts"], ["get"]),
+    ]
+    return [
+        # Over a WebSocket, a GET, API servers have asked for `get`, `create`, or both.
+        _role("ClusterRole", TARGET_EXEC, "", [*look, _rule("", ["pods/exec"], ["create", "get"])]),
+        _role("ClusterRole", TARGET_CONFIG, "", [*look, _rule("", ["configmaps", "secrets"], ["get"])]),
+    ]
 
 
 def controller_roles(installation: Installation) -> list[JsonObject]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hairpin.kubernetes.errors import ApiError, ApiUnavailableError, api_error
@@ -103,9 +103,13 @@ class Requests:
 
     @contextlib.asynccontextmanager
     async def websocket(
-        self, path: str, *, query: Mapping[str, str] | None = None, protocols: tuple[str, ...] = ()
+        self,
+        path: str,
+        *,
+        query: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
+        protocols: tuple[str, ...] = (),
     ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        """A WebSocket, as `exec` and `portforward` are spoken over.
+        """A WebSocket, as `exec` and `portforward` are spoken over; a query with repeated names is given as pairs.
 
         Raises:
             ApiError: it was refused, or the API server can't be reached.

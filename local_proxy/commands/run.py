@@ -6,6 +6,7 @@ import argparse
 
 from hairpin.cli import Command
 from local_proxy.commands.rule_arguments import add_rule_arguments
+from local_proxy.target.flags import add_target_arguments
 
 
 class Run(Command):
@@ -90,6 +91,7 @@ class Run(Command):
             metavar="hairpin|kubectl",
             help="what reaches the agent if it has no published address: hairpin itself (default), or kubectl",
         )
+        add_target_arguments(parser)
         output = parser.add_argument_group("output (on stderr)")
         output.add_argument("-q", "--quiet", action="store_true", help="errors only")
         output.add_argument("--no-requests", action="store_true", help="no line per request")

@@ -61,7 +61,7 @@ def test_writing_it_removes_what_is_no_longer_in_it(tmp_path):
 
 def test_everything_is_labelled_and_named_once():
     names = [(d["kind"], d["metadata"].get("namespace"), d["metadata"]["name"]) for d in OBJECTS]
-    assert len(names) == len(set(names)) == 53
+    assert len(names) == len(set(names)) == 55
     assert all(d["metadata"]["labels"].items() >= OURS.items() for d in OBJECTS)
 
 
