@@ -133,7 +133,7 @@ class Requests:
             yield socket
 
     async def _upgraded(
-        self, path: str, query: Mapping[str, str] | None, protocols: tuple[str, ...]
+        self, path: str, query: Mapping[str, str] | Sequence[tuple[str, str]] | None, protocols: tuple[str, ...]
     ) -> aiohttp.ClientWebSocketResponse:
         import aiohttp  # noqa: PLC0415
 
