@@ -24,10 +24,10 @@ from local_proxy.console import Console
 from local_proxy.control_planes import control_plane
 from local_proxy.link import Link
 from local_proxy.options import RunOptions
+from local_proxy.private import private_folder
 from local_proxy.questions import NameAnswer, Questions, Verdict
 from local_proxy.rule_flags import all_rules
 from local_proxy.rules import DEFAULT, LAST_PORT, Action, Decision, Rules
-from local_proxy.private import private_folder
 from local_proxy.run import hold, reaching
 from local_proxy.ways import OwnListeners
 

@@ -186,11 +186,11 @@ async def _serve_command(
     async with target_given(options.from_target, reader, link.directory, console.warn) as given:
         for note in given.notes:
             console.say(note)
-        return await _serve_given(options, link, console, signals, interception, given)
+        return await _serve_given(options, link, console, signals, interception=interception, given=given)
 
 
-async def _serve_given(  # noqa: PLR0913
-    options: RunOptions, link: Link, console: Console, signals: Signals, interception: Interception, given: Given
+async def _serve_given(
+    options: RunOptions, link: Link, console: Console, signals: Signals, *, interception: Interception, given: Given
 ) -> int:
     session = link.session
     environment = interception.environment({**os.environ, **given.variables}, session.name, options.environment)

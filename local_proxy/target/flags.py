@@ -11,7 +11,7 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--env-from",
         default="auto",
-        metavar="WHENCE",
+        metavar="auto|target|off",
         help="auto: of the target's pod what you may read (default); target: all of it, or an error; off: none",
     )
     group.add_argument(
@@ -31,6 +31,6 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--files",
         default="auto",
-        metavar="HOW",
+        metavar="auto|rewrite|off",
         help="auto: private copies of mounted files, variables lead to them (default); rewrite: likewise, or an error; off",
     )

@@ -30,6 +30,7 @@ _EARLY = 0.8
 _PAUSE_SECONDS = (30.0, 3600.0)
 """Between two reads of tokens, at least and at most: one whose pod is gone is refused long before its end."""
 _MOST_NAMES = 8
+_ROLES = "the ClusterRole hairpin-target-exec or hairpin-target-config gives the right"
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
 
@@ -142,10 +143,16 @@ async def target_given(
     if reader is None or (options.env_from is From.OFF and options.files is FilesMode.OFF):
         yield Given()
         return
-    from local_proxy.target.read import required  # noqa: PLC0415 # not for a run without a target
+    from hairpin.kubernetes.errors import ApiForbiddenError  # noqa: PLC0415 # not for a run without a target
+    from local_proxy.target.read import required  # noqa: PLC0415 # likewise
 
     try:
         found = await reader.read()
+    except ApiForbiddenError as error:
+        if options.asked:
+            raise HairpinError(f"{options.asked}: {error}; {_ROLES}") from error
+        yield Given()  # who was given neither role works as before, and need not hear of it at each run
+        return
     except HairpinError as error:
         if options.asked:
             raise
@@ -165,10 +172,7 @@ async def target_given(
 
 
 def _nothing(error: HairpinError) -> str:
-    return (
-        f"the target's environment and files are not used: {error}; the ClusterRole hairpin-target-exec or "
-        "hairpin-target-config gives the right, --env-from off --files off does without"
-    )
+    return f"the target's environment and files are not used: {error}; --env-from off --files off does without"
 
 
 def _given(options: TargetOptions, found: Found, root: Path) -> Given:

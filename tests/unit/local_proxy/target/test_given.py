@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from hairpin.errors import HairpinError, InvalidFieldError
+from hairpin.kubernetes.errors import ApiForbiddenError
 from local_proxy.private import LOCK, PREFIX, UNLOCKED_SECONDS, private_folder, sweep
-from local_proxy.target.given import FilesMode, From, TargetOptions, pause, target_given
+from local_proxy.target.given import FilesMode, From, Given, TargetOptions, pause, target_given
 from local_proxy.target.paths import rewritten, under
 from local_proxy.target.read import Found, choose_container, choose_pod, selector_text
 from local_proxy.target.rules import Rules, choose
@@ -112,11 +113,13 @@ async def test_off_is_off(tmp_path):
 
 
 async def test_what_may_not_be_read_is_told_and_is_an_error_where_it_was_demanded(tmp_path):
-    refused = HairpinError("you may not list pods")
-    (note,) = (await given_of(TargetOptions(), refused, tmp_path)).notes
-    assert "you may not list pods" in note
-    assert "hairpin-target-exec" in note
-    with pytest.raises(HairpinError, match="may not list"):
+    (note,) = (await given_of(TargetOptions(), HairpinError("no pod runs"), tmp_path)).notes
+    assert "not used: no pod runs" in note
+    refused = ApiForbiddenError(403, "Forbidden", "you may not list pods")
+    assert await given_of(TargetOptions(), refused, tmp_path) == Given()
+    with pytest.raises(
+        HairpinError, match=r"^--env-from: you may not list pods; the ClusterRole hairpin-target-exec or"
+    ):
         await given_of(TargetOptions(env_from=From.TARGET, asked="--env-from"), refused, tmp_path)
     part = dataclasses.replace(FOUND, left=(Left("variable X", "Secret db: you may not read it"),))
     assert (
