@@ -174,7 +174,8 @@ class MapOf:
             {
                 "type": "object",
                 "additionalProperties": self.value.schema(),
-                "propertyNames": {"pattern": f"^(?:{self.pattern})$"},
+                # Not `$`: in Python's expressions, which jsonschema takes, a line feed may follow it.
+                "propertyNames": {"pattern": rf"^(?:{self.pattern})(?![\s\S])"},
             },
             self.about,
         )

@@ -212,7 +212,7 @@ async def test_nothing_is_left(cluster):
     before = await everything(cluster)
     async with kubelet(cluster):
         lines = await hairpin(cluster, "install", "-n", "shop", "-n", "billing", "--identity", "default")
-        assert lines[0].startswith("53 objects go to https://")
+        assert lines[0].startswith("55 objects go to https://")
         assert lines[1] == "applied: hairpin in hairpin-system, agents in shop, billing"
         assert lines[-1] == "ready"
         installed = await everything(cluster)

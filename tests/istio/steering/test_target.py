@@ -118,7 +118,7 @@ def check_same(found):
     assert (env["PASSWORD"], env["ME"], env["MODE"]) == ("open", SHOP, "target")
     assert env["KUBERNETES_SERVICE_HOST"]
     assert env["PATH"].startswith("/mnt/bin")  # the laptop's
-    assert env["HTTP_PROXY"].startswith("http://127.0.0.1:")
+    assert env["HAIRPIN_SESSION"].startswith("settled-")
     assert base64.b64decode(files["/etc/settled/a.yaml"][0]) == b"a: 1\n"
     assert base64.b64decode(files["/etc/db.pw"][0]) == SECRET
     assert {mode for _, mode in files.values()} == {"0o600"}
