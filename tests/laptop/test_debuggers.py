@@ -15,6 +15,7 @@ import pytest
 from hairpin.ports import free_ports
 from local_proxy.ide.languages import Language
 from tests.laptop.debugged import WHO, breakpoint_line, repository, started, steered_request
+from tests.support import builds
 from tests.support.builds import MissingError
 from tests.support.dap import Dap, dap
 from tests.support.mesh import echo_mesh, running_mesh
@@ -140,6 +141,53 @@ async def test_delve_as_vs_codes_go_extension_starts_it(mesh, shop):
         async with dap(reader, writer) as client:
             await tell_story(mesh, client, source, launch)
     os.close(read)
+    await mesh.answered_by("checkout", "alice")
+
+
+@pytest.mark.parametrize("idea_listens", [True, False])
+async def test_java_over_jdwp_as_intellij_starts_it(mesh, shop, idea_listens, tmp_path):
+    folder = shop(Language.JAVA)
+    builds.run([builds.require("javac", "openjdk-17-jdk-headless"), "-g", "Service.java"], cwd=folder)
+    port = next(free_ports())
+    side = f"server=n,suspend=y,address=127.0.0.1:{port}" if idea_listens else f"server=y,suspend=n,address={port}"
+    java = [
+        folder / ".hairpin/jdk/bin/java",
+        f"-agentlib:jdwp=transport=dt_socket,{side}",
+        "-cp",
+        folder,
+        "Service",
+        WHO,
+    ]
+    line = breakpoint_line(folder / "Service.java")
+    jdb = ["jdb", "-J-Duser.home=" + str(tmp_path), "-sourcepath", folder]
+
+    async def story(debugger):
+        await debugger.tell(f"stop at Service:{line}")
+        await debugger.said(r"(Deferring|Set) breakpoint")
+        if idea_listens:
+            await debugger.tell("run")
+
+        async def at_breakpoint():
+            await debugger.said(r"Breakpoint hit:[\s\S]*\[1\] ")
+            await debugger.tell("print total")
+            await debugger.said(r"total = 42")
+
+        async def go_on():
+            await debugger.tell("clear Service:" + str(line))
+            await debugger.tell("cont")
+
+        await steered_request(mesh, at_breakpoint, go_on)
+
+    if idea_listens:
+        async with started(*jdb, "-listen", str(port), cwd=folder) as debugger:
+            await debugger.said(r"Listening at address")
+            async with started(*java, cwd=folder):
+                await story(debugger)
+    else:
+        async with started(*java, cwd=folder) as service:
+            await service.said(r"Listening for transport dt_socket")
+            async with started(*jdb, "-attach", f"127.0.0.1:{port}", cwd=folder) as debugger:
+                await story(debugger)
     await mesh.answered_by("checkout", "alice")
 
 
