@@ -16,6 +16,7 @@ from tests.support import builds
 from tests.support.builds import MissingError, require
 
 SOURCES = Path(__file__).parent / "programs"
+DELVE = "github.com/go-delve/delve/cmd/dlv@v1.27.2"
 MBEDTLS = "2.28.15"
 """Mbed TLS for the musl binary, from the sources inside a crate: there is no package of it that is built for musl."""
 
@@ -65,6 +66,11 @@ def _go(out: Path) -> None:
     builds.run([go, "build", "-ldflags=-s -w", "-o", out, "./http", "./grpc"], cwd=SOURCES / "go", CGO_ENABLED="0")
 
 
+def _delve(out: Path) -> None:
+    go = require("go", "golang, or Go itself")
+    builds.run([go, "install", DELVE], cwd=out, GOBIN=str(out), GOFLAGS="")
+
+
 def _java(out: Path) -> None:
     builds.run([require("javac", "openjdk-17-jdk-headless"), "-d", out, *(SOURCES / "java").glob("*.java")], cwd=out)
 
@@ -102,6 +108,7 @@ _PARTS: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "node": (_node, ()),
     "servers": (_servers, (sys.version.split()[0],)),
     "go": (_go, ()),
+    "delve": (_delve, (DELVE,)),
     "java": (_java, ()),
     "rust": (_rust, ()),
     "musl": (_musl, (MBEDTLS,)),

@@ -15,12 +15,11 @@ from pathlib import Path
 
 from local_proxy.ide.languages import Language
 from local_proxy.ide.shims import write_shims
-from tests.support import builds
+from tests.laptop.builds import part
 from tests.support.mesh import TestMesh
 
 SOURCES = Path(__file__).parent / "debuggees"
 WHO = "debugged"
-DELVE = "github.com/go-delve/delve/cmd/dlv@v1.27.2"
 SECONDS = 40.0
 
 
@@ -37,22 +36,11 @@ def repository(folder: Path, mesh: TestMesh, language: Language, intercept: str)
         f"config: {json.dumps(str(mesh.folder.developer('alice')))}\nenv: alice\nintercept: {json.dumps(intercept)}\n"
         "services: {checkout: {target: 'checkout:http'}, inventory: {target: inventory}}\n"
     )
-    folders = f"{delve().parent}:" if language is Language.GO else ""
+    folders = f"{part('delve')}:" if language is Language.GO else ""
     found = Path(sys.executable).parent
     environ = {**os.environ, "PATH": f"{folders}{found}:{os.environ['PATH']}"}
     write_shims(folder, [language], service="checkout", environ=environ)
     return folder
-
-
-def delve() -> Path:
-    """Delve, built once."""
-    go = builds.require("go", "golang, or Go itself")
-    folder = builds.cache("programs") / f"delve-{builds.fingerprint([], SOURCES, DELVE)}"
-
-    def build(out: Path) -> None:
-        builds.run([go, "install", DELVE], cwd=out, GOBIN=str(out), GOFLAGS="")
-
-    return builds.built(folder, "delve", build) / "dlv"
 
 
 async def steered_request(
