@@ -253,12 +253,12 @@ async def install(cluster: Cluster, *flags: str, namespaces: Sequence[str] = (SH
     """
     chosen = [part for namespace in namespaces for part in ("--namespace", namespace)]
     await operator(cluster, "install", *chosen, "--image", "hairpin", *flags)
-    await _followed(cluster, SYSTEM, CONTROLLER)
+    await followed(cluster, SYSTEM, CONTROLLER)
     for namespace in namespaces:
-        await _followed(cluster, namespace, AGENT)
+        await followed(cluster, namespace, AGENT)
 
 
-async def _followed(cluster: Cluster, namespace: str, name: str) -> None:
+async def followed(cluster: Cluster, namespace: str, name: str) -> None:
     """Wait until a Service leads to the pods that there are. After an API server's death the controller manager, which writes that
     down, may need half a minute to see again.
     """

@@ -7,10 +7,10 @@ import json
 import pytest
 
 from tests.support.cluster.images import PYTHON
-from tests.support.istio_mesh import SHOP
+from tests.support.istio_mesh import SHOP, followed
 from tests.support.mesh import eventually
 
-pytestmark = [pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.timeout(240)]
 
 HEADLESS = {
     "apiVersion": "v1",
@@ -46,6 +46,7 @@ time.sleep(60)  # until the line about its connection is there
 async def headless(mesh):
     """The mesh with a Service that has no address of its own."""
     await mesh.cluster.client.apply(HEADLESS)
+    await followed(mesh.cluster, SHOP, "checkout-pods")
     yield mesh
     await mesh.cluster.client.delete("Service", "checkout-pods", SHOP)
 
@@ -69,7 +70,7 @@ async def test_names_and_connections_are_the_pods_for_an_ordinary_user(headless)
         "inventory": inventory,
         "inventory.shop": inventory,
         "inventory.shop.svc.cluster.local": inventory,
-        "checkout-pods": sorted(pod["status"]["podIP"] for pod in pods),
+        "checkout-pods": sorted(pod["status"]["podIP"] for pod in pods if "deletionTimestamp" not in pod["metadata"]),
         "nobody": True,
     }
     assert (found["inventory"]["peer"], found["inventory"]["status"]) == (*inventory, 200)
