@@ -23,13 +23,13 @@ $(READY): requirements-dev.txt pyproject.toml
 demo: $(READY) ## a mesh on this machine and the story to follow; ONCE=1 runs the story unattended
 	$(BIN)/hairpin demo $(if $(ONCE),--once)
 
-test: $(READY) check ## every check and every test: the mesh's, those that take minutes of waiting and the others side by side
+test: $(READY) check ## every check and every test; those that take minutes of waiting run beside the others
 	@$(BIN)/python -m tests.support.cluster.binaries || true
 	@$(BIN)/python -m tests.laptop.builds || true
 	@$(BIN)/pytest -m slow $(PYTEST) > .slow-tests.log 2>&1 & slow=$$!; \
-	$(BIN)/pytest tests/istio tests/laptop -m "istio and not slow" $(PYTEST) > .istio-tests.log 2>&1 & istio=$$!; \
 	$(BIN)/pytest --ignore=tests/istio -m "not istio and not slow" $(PYTEST); rest=$$?; \
-	wait $$slow; slow=$$?; cat .slow-tests.log; wait $$istio; istio=$$?; cat .istio-tests.log; \
+	$(BIN)/pytest tests/istio tests/laptop -m "istio and not slow" $(PYTEST); istio=$$?; \
+	wait $$slow; slow=$$?; cat .slow-tests.log; \
 	[ $$rest = 0 ] && [ $$slow = 0 ] && [ $$istio = 0 ]
 
 test-fast: $(READY) ## the pure tests alone: a minute

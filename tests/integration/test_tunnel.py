@@ -123,8 +123,9 @@ async def test_requests_are_logged_with_what_a_user_wants_to_know(world):
         return next((line for line in world.agent.lines if line.get("path") == "/?logged=1"), None)
 
     line = await eventually(logged, what="the request's line")
-    assert line.keys() == {"session", "method", "authority", "path", "status", "durationMs", "served"}
+    assert line.keys() == {"session", "method", "authority", "path", "status", "durationMs", "served", "copy"}
     assert (line["session"], line["method"], line["status"], line["served"]) == ("alice", "GET", 200, "via_upstream")
+    assert line["copy"] is None
     assert isinstance(line["durationMs"], int)
 
 
