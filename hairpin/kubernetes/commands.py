@@ -176,7 +176,7 @@ def _delivery(text: str) -> Delivery:
 def _routing_key(text: str) -> RoutingKey:
     """`header:x-env` and its like."""
     from hairpin.errors import InvalidFieldError  # noqa: PLC0415
-    from hairpin.model.environment_json import routing_key_from_json  # noqa: PLC0415
+    from hairpin.model.routing_key_json import routing_key_from_json  # noqa: PLC0415
 
     carrier, colon, name = text.partition(":")
     if not colon:

@@ -14,8 +14,8 @@ from hairpin.kubernetes.installation import (
     Installation,
     metadata,
 )
-from hairpin.model.environment_json import routing_key_to_json
 from hairpin.model.mesh import AGENT
+from hairpin.model.routing_key_json import routing_key_to_json
 
 JsonObject = dict[str, Any]
 

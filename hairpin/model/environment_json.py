@@ -1,33 +1,15 @@
-"""Environments and routing keys in JSON and YAML: `{name: alice, routingKey: {header: x-env}}`."""
+"""Environments in JSON and YAML: `{name: alice, routingKey: {header: x-env}}`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from hairpin.errors import InvalidFieldError
-from hairpin.model.environment import Carrier, Environment, EnvironmentResource, RoutingKey
-from hairpin.model.match_rules import SUBJECTS
+from hairpin.model.environment import Environment, EnvironmentResource, RoutingKey
 from hairpin.model.names import PATH
+from hairpin.model.routing_key_json import ROUTING_KEY, routing_key_to_json
 from hairpin.model.session_json import API_VERSION, ENVIRONMENT
 from hairpin.model.shape import Choice, Field, ListOf, Record, Text
 
-
-def _build_routing_key(found: dict[str, Any], where: str) -> RoutingKey:
-    given = [carrier for carrier in Carrier if found[carrier.value] is not None]
-    if len(given) != 1:
-        value = " and ".join(given)
-        problem = "are more than one" if given else "names nothing"
-        raise InvalidFieldError(
-            where, value, problem, "write one of header, baggage, tracestate, as in {header: x-env}"
-        )
-    return RoutingKey(given[0], found[given[0].value])
-
-
-ROUTING_KEY = Record(
-    fields={carrier.value: Field(SUBJECTS[carrier.value].name) for carrier in Carrier},
-    build=_build_routing_key,
-    rules={"minProperties": 1, "maxProperties": 1},
-)
 ENVIRONMENT_OBJECT = Record(
     fields={"name": Field(ENVIRONMENT, needed=True), "routingKey": Field(ROUTING_KEY, default=RoutingKey())},
     build=lambda found, _: Environment(found["name"], found["routingKey"]),
@@ -75,20 +57,6 @@ def environment_resource_from_json(document: Any) -> EnvironmentResource:
         InvalidFieldError: a field can't be used.
     """
     return ENVIRONMENT_RESOURCE.read(document, "")
-
-
-def routing_key_from_json(value: Any, where: str = "routingKey") -> RoutingKey:
-    """Read a routing key, `{header: x-env}`, `{baggage: env}` or `{tracestate: env}`.
-
-    Raises:
-        InvalidFieldError: it can't be used.
-    """
-    return ROUTING_KEY.read(value, where)
-
-
-def routing_key_to_json(key: RoutingKey) -> dict[str, Any]:
-    """Write a routing key."""
-    return {key.carrier.value: key.name}
 
 
 def environment_from_json(value: Any, where: str = "environment") -> Environment:

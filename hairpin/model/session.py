@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from hairpin.model.environment import RoutingKey
 from hairpin.model.match import Match
 from hairpin.model.target import Target
 from hairpin.model.version import UNSTATED, Version
@@ -133,6 +134,8 @@ class SessionStatus:
     """When a tunnel was last seen up."""
     resolved_target: str = ""
     """The target as the mesh knows it: `default/checkout:8080`."""
+    routing_key: RoutingKey | None = None
+    """What marks the requests of the session's environment; None: it has none, or the control plane does not say."""
     conditions: tuple[Condition, ...] = ()
     server: Version = UNSTATED
     """Which hairpin the control plane is."""

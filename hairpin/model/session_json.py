@@ -10,6 +10,7 @@ from hairpin.errors import InvalidFieldError
 from hairpin.model.match import Match
 from hairpin.model.match_json import match_from_json, match_to_json
 from hairpin.model.names import LABEL
+from hairpin.model.routing_key_json import ROUTING_KEY, routing_key_to_json
 from hairpin.model.session import (
     AgentAddress,
     Condition,
@@ -211,6 +212,7 @@ def _build_status(found: dict[str, Any], _: str) -> tuple[str, SessionStatus]:
         tunnels=found["tunnels"],
         last_seen=found["lastSeen"],
         resolved_target=found["resolvedTarget"],
+        routing_key=found["routingKey"],
         conditions=found["conditions"],
         server=found["server"],
     )
@@ -231,6 +233,7 @@ STATUS = Record(
         "tunnels": Field(ListOf(LABEL), default=()),
         "lastSeen": Field(Moment()),
         "resolvedTarget": Field(_TEXT, default=""),
+        "routingKey": Field(ROUTING_KEY),
         "conditions": Field(ListOf(CONDITION), default=()),
         "server": Field(VERSION, default=UNSTATED),
     },
@@ -356,6 +359,7 @@ def status_to_json(status: SessionStatus) -> dict[str, Any]:
             "tunnels": list(status.tunnels),
             "lastSeen": moment_text(status.last_seen) if status.last_seen else None,
             "resolvedTarget": status.resolved_target,
+            "routingKey": routing_key_to_json(status.routing_key) if status.routing_key else None,
             "conditions": [_condition_to_json(condition) for condition in status.conditions],
             "server": version_to_json(status.server),
         }

@@ -47,6 +47,7 @@ class Claim:
     points: tuple[Point, ...] = ()
     match: Match | None = None
     """None in mode `egress`."""
+    environment: Environment | None = None
     mirror: bool = False
     """Whether copies are asked for."""
     validated: bool = True
@@ -112,6 +113,7 @@ def claim(world: World, index: ClusterIndex, session: SessionFacts) -> Claim:
     return Claim(
         points=points,
         match=match,
+        environment=environment,
         mirror=spec.mode is Mode.MIRROR,
         validated=_validated(world, session, spec),
         account=_account(world, index, session, resolved.workloads),

@@ -32,6 +32,7 @@ def status(world: World, index: ClusterIndex, verdict: Verdict, *, certified: bo
     replicas = replicas_of(index, settings, namespace)
     account = verdict.claim.account
     egress = replicas_of(index, settings, namespace, account) if account else []
+    environment = verdict.claim.environment
     good = certified or certificate_stands(settings, session, now)
     found = [] if verdict.refused else _found(world, verdict)
     conditions = [*verdict.conditions, *found, *([] if verdict.refused else _waiting(world, verdict, replicas))]
@@ -48,6 +49,7 @@ def status(world: World, index: ClusterIndex, verdict: Verdict, *, certified: bo
         tunnels=verdict.standing.up,
         last_seen=verdict.standing.last_seen,
         resolved_target=_target(verdict),
+        routing_key=environment.routing_key if environment else None,
         conditions=tuple(dict.fromkeys(conditions)),
         server=OURS,
     )

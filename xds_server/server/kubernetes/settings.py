@@ -37,10 +37,10 @@ from typing import TYPE_CHECKING, Any
 from hairpin.errors import InvalidFieldError
 from hairpin.model.delivery import Delivery
 from hairpin.model.environment import RoutingKey
-from hairpin.model.environment_json import routing_key_from_json
 from hairpin.model.mesh import SocketAddress
 from hairpin.model.names import LABEL
 from hairpin.model.reader import Reader
+from hairpin.model.routing_key_json import routing_key_from_json
 from hairpin.model.session_json import LEASE
 from hairpin.yaml_file import load_yaml
 from xds_server.delivery.istio.world import PublishedAddress

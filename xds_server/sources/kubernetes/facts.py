@@ -12,8 +12,8 @@ from typing import Any
 
 from hairpin.certificates import certificate_key, request_key
 from hairpin.errors import InvalidFieldError
-from hairpin.model.environment_json import routing_key_from_json
 from hairpin.model.names import check_label
+from hairpin.model.routing_key_json import routing_key_from_json
 from hairpin.model.session import SessionSpec, SessionStatus
 from hairpin.model.session_json import NEVER, spec_from_json, status_from_json
 from hairpin.model.shape import Moment

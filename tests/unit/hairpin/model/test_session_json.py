@@ -17,9 +17,9 @@ from hairpin.model.environment import Carrier, Environment, RoutingKey
 from hairpin.model.environment_json import (
     environment_from_json,
     environment_to_json,
-    routing_key_from_json,
 )
 from hairpin.model.match_json import match_from_json, match_to_json
+from hairpin.model.routing_key_json import routing_key_from_json
 from hairpin.model.schema import match_json_schema, session_json_schema
 from hairpin.model.session import AgentAddress, Condition, Mode, Phase, Session, SessionSpec, SessionStatus
 from hairpin.model.session_json import session_from_json, session_to_json, spec_from_json, spec_to_json
@@ -67,6 +67,7 @@ statuses = st.builds(
     tunnels=st.lists(labels, max_size=2).map(tuple),
     last_seen=st.none() | moments,
     resolved_target=texts,
+    routing_key=st.none() | st.builds(RoutingKey, st.sampled_from(Carrier), st.sampled_from(["x-env", "env"])),
     conditions=st.lists(st.builds(Condition, type=texts, message=texts), max_size=2).map(tuple),
     server=versions,
 )

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from hairpin.model.environment import Carrier, RoutingKey
 from tests.unit.xds_server.delivery.istio.shop import (
     agent,
     conditions,
@@ -18,6 +19,7 @@ from tests.unit.xds_server.delivery.istio.shop import (
     steered,
     workload,
 )
+from xds_server.delivery.istio.world import PlanSettings
 from xds_server.model.cluster import ContainerPort, EnvironmentFacts, EnvoyFilterFacts, Key, ServicePortFacts
 
 
@@ -284,6 +286,24 @@ def test_an_environments_members_hold_its_sessions(facts, owner, phase, kind):
     environments = [EnvironmentFacts(name="alice", **facts)] if facts else []
     world = settle(shop(session("alice-1", owner=owner), environments=environments))
     assert phases(world) == {"alice-1": phase} and list(conditions(world, "alice-1")) == ([kind] if kind else [])
+
+
+@pytest.mark.parametrize("target", ["service/checkout:80", None])
+@pytest.mark.parametrize("facts", [None, {}, {"routing_key": RoutingKey(Carrier.BAGGAGE, "env")}])
+def test_the_status_says_what_marks_the_environments_requests(facts, target):
+    environments = [EnvironmentFacts(name="alice", **facts)] if facts is not None else []
+    settings = PlanSettings(certificate_authority="the CA\n", routing_key=RoutingKey(Carrier.HEADER, "x-mesh"))
+    world = settle(shop(session("a", target=target), environments=environments, settings=settings))
+    assert world.sessions[0].status.routing_key == (facts or {}).get(
+        "routing_key", RoutingKey(Carrier.HEADER, "x-mesh")
+    )
+    # It has a certificate, so the laptop, which waits for that, has read it.
+    assert world.sessions[0].status.certificate
+
+
+def test_a_session_without_an_environment_has_no_routing_key():
+    asked = session("a", environment=None, match="header x-user=42", owner="alice")
+    assert settle(shop(asked)).sessions[0].status.routing_key is None
 
 
 def test_the_targets_identity_needs_an_agent_that_has_it():
