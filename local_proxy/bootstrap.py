@@ -40,7 +40,7 @@ from local_proxy.egress import (
     question_cluster,
     questions_listener,
 )
-from local_proxy.gateway import gateway_listeners
+from local_proxy.gateway import gateway_clusters, gateway_listeners
 from local_proxy.laptop_settings import LaptopSettings
 
 _INITIATOR = "envoy.reverse_tunnel.initiator"
@@ -59,7 +59,7 @@ def laptop_bootstrap(settings: LaptopSettings) -> Config:
             "lds_config": _file(settings.tunnels_file),
         },
         "static_resources": {
-            "clusters": [plain_cluster(name) for name in PLAIN],
+            "clusters": [*(plain_cluster(name) for name in PLAIN), *gateway_clusters(settings)],
             "listeners": [
                 egress_listener(settings),
                 *(plain_listener(name, port) for name, port in PLAIN.items()),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hairpin.envoy.config import (
     Config,
     http2_upstream,
@@ -19,6 +21,7 @@ from hairpin.envoy.config import (
 )
 from hairpin.headers import AGENT_ITSELF, REFUSED_HEADER, SESSION_HEADER
 from hairpin.model.session import AgentAddress
+from local_proxy.inject import injection, not_injected
 from local_proxy.laptop_settings import LaptopSettings
 
 LOOPBACK = "127.0.0.1"
@@ -95,6 +98,8 @@ def egress_listener(settings: LaptopSettings) -> Config:
     # A CONNECT shares one connection to the agent with all others: nothing of it may tell them apart.
     none = message("config.route.v3.FilterConfig", disabled=True)
     forget = {"envoy.filters.http.set_filter_state": none, "envoy.filters.http.lua": none}
+    if settings.inject is not None:
+        forget |= not_injected()
     routes = (
         {
             "match": {"connect_matcher": {}},
@@ -104,25 +109,17 @@ def egress_listener(settings: LaptopSettings) -> Config:
         {"match": {"prefix": "/", "headers": [with_port]}, "route": {"cluster": "plain", "timeout": "0s"}},
         {"match": {"prefix": "/"}, "route": {"cluster": "plain-80", "timeout": "0s"}},
     )
-    log = json_log(
-        egress="%REQ(:AUTHORITY)%",
-        method="%REQ(:METHOD)%",
-        status="%RESPONSE_CODE%",
-        durationMs="%DURATION%",
-        details="%RESPONSE_CODE_DETAILS%",
-        refused="%RESP(X-HAIRPIN-REFUSED)%",
-    )
     explain = typed(
         "envoy.filters.http.lua", "extensions.filters.http.lua.v3.Lua", default_source_code={"inline_string": _SAY_WHY}
     )
     manager = http_manager(
         "egress",
-        filters=(remember, explain),
+        filters=(remember, explain, *injection(settings.inject)),
         route_config={"virtual_hosts": [virtual_host("all", *routes)], "validate_clusters": False},
         upgrade_configs=[CONNECT, {"upgrade_type": "websocket"}],
         # Python before 3.12 asks by `CONNECT ... HTTP/1.0`: requests, urllib3 and pip do, for every https URL.
         http_protocol_options={"accept_http_10": True},
-        access_log=[log],
+        access_log=[request_log()],
     )
     return {
         "name": "egress",
@@ -131,8 +128,20 @@ def egress_listener(settings: LaptopSettings) -> Config:
     }
 
 
-def plain_cluster(name: str) -> Config:
-    """One of them, as a cluster."""
+def request_log() -> Config:
+    """A line for each request of the process's."""
+    return json_log(
+        egress="%REQ(:AUTHORITY)%",
+        method="%REQ(:METHOD)%",
+        status="%RESPONSE_CODE%",
+        durationMs="%DURATION%",
+        details="%RESPONSE_CODE_DETAILS%",
+        refused="%RESP(X-HAIRPIN-REFUSED)%",
+    )
+
+
+def plain_cluster(name: str, **fields: Any) -> Config:
+    """An internal listener as a cluster."""
     raw = typed("envoy.transport_sockets.raw_buffer", "extensions.transport_sockets.raw_buffer.v3.RawBuffer")
     return static_cluster(
         name,
@@ -142,6 +151,7 @@ def plain_cluster(name: str) -> Config:
             "extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
             transport_socket=raw,
         ),
+        **fields,
     )
 
 

@@ -8,9 +8,10 @@ program's connection is then closed, as a sidecar closes one that leads nowhere.
 
 from __future__ import annotations
 
-from hairpin.envoy.config import Config, json_log, tcp, typed
+from hairpin.envoy.config import Config, as_downstream, json_log, tcp, typed
 from hairpin.headers import HOST_HEADER
-from local_proxy.egress import FOREVER, LOOPBACK
+from local_proxy.egress import FOREVER, LOOPBACK, plain_cluster, request_log
+from local_proxy.inject import AUTHORITY_STATE, HTTP1, INSPECTION, NAME_STATE, filter_state, http_chain, inspector
 from local_proxy.laptop_settings import LaptopSettings
 
 AUTHORITY_TLV = 0x02
@@ -21,13 +22,18 @@ _NAME = f"%DYNAMIC_METADATA({_SPACE}:name)%"
 _ANSWER = "%FILTER_STATE(envoy.tcp_proxy.propagate_response_headers:TYPED)%"
 _HEADER_SECONDS = "5s"
 """How long a connection may take to name its destination; it is this machine's own supervisor that does."""
-
 _ATTEMPTS = 3
 """A replica of the agent that is gone is passed over."""
+_IDLE = "2s"
+"""How long a connection of HTTP is kept between two requests, also once the program's has ended: Envoy's pool is not told.
+Servers wait longer, so none closes one that is about to be used.
+"""
+HTTP = "gateway-http"
+"""The internal listener behind the gateway for connections that are HTTP, and its cluster."""
 
 
 def gateway_listeners(settings: LaptopSettings) -> list[Config]:
-    """The listener, if the settings have a port for it."""
+    """The listener, if the settings have a port for it, and an internal one behind it where it takes HTTP apart."""
     if settings.gateway_port is None:
         return []
     read = typed(
@@ -36,14 +42,40 @@ def gateway_listeners(settings: LaptopSettings) -> list[Config]:
         rules=[_taken(AUTHORITY_TLV, "authority"), _taken(NAME_TLV, "name")],
         disallowed_versions=["V1"],
     )
+    bytes_only = {"filters": [_proxy("gateway", _AUTHORITY, _NAME)]}
+    gateway = {"name": "gateway", "address": tcp(LOOPBACK, settings.gateway_port)}
+    if settings.inject is None:
+        return [
+            gateway
+            | {
+                "listener_filters": [read],
+                "listener_filters_timeout": _HEADER_SECONDS,
+                "filter_chains": [bytes_only],
+            }
+        ]
+    # Each request has its line; a connection's says why it led nowhere.
+    failed: Config = {"response_flag_filter": {}}
+    tunnel = _proxy(HTTP, filter_state(AUTHORITY_STATE), filter_state(NAME_STATE), failed)
     return [
-        {
-            "name": "gateway",
-            "address": tcp(LOOPBACK, settings.gateway_port),
-            "listener_filters": [read],
-            "listener_filters_timeout": _HEADER_SECONDS,
-            "filter_chains": [{"filters": [_proxy()]}],
-        }
+        gateway
+        | {
+            "listener_filters": [read, inspector()],
+            "listener_filters_timeout": INSPECTION,
+            "continue_on_listener_filters_timeout": True,
+            "filter_chains": [http_chain(settings.inject, HTTP, _AUTHORITY, _NAME, request_log())],
+            "default_filter_chain": bytes_only,
+        },
+        {"name": HTTP, "internal_listener": {}, "filter_chains": [{"filters": [tunnel]}]},
+    ]
+
+
+def gateway_clusters(settings: LaptopSettings) -> list[Config]:
+    """The internal listener as a cluster, where there is one: it gives each connection a CONNECT of its own."""
+    if settings.gateway_port is None or settings.inject is None:
+        return []
+    protocols = as_downstream(http1=HTTP1, common_http_protocol_options={"idle_timeout": _IDLE})
+    return [
+        plain_cluster(HTTP, typed_extension_protocol_options=protocols, connection_pool_per_downstream_connection=True)
     ]
 
 
@@ -51,10 +83,12 @@ def _taken(kind: int, key: str) -> Config:
     return {"tlv_type": kind, "on_tlv_present": {"metadata_namespace": _SPACE, "key": key}}
 
 
-def _proxy() -> Config:
+def _proxy(prefix: str, authority: str, name: str, *told: Config) -> Config:
+    """A CONNECT for each connection; authority and name are format strings, `told` filters which have a line."""
     log = json_log(
-        gateway=_AUTHORITY,
-        name=_NAME,
+        *told,
+        gateway=authority,
+        name=name,
         sent="%BYTES_RECEIVED%",
         received="%BYTES_SENT%",
         durationMs="%DURATION%",
@@ -64,11 +98,11 @@ def _proxy() -> Config:
     return typed(
         "envoy.filters.network.tcp_proxy",
         "extensions.filters.network.tcp_proxy.v3.TcpProxy",
-        stat_prefix="gateway",
+        stat_prefix=prefix,
         cluster="egress",
         tunneling_config={
-            "hostname": _AUTHORITY,
-            "headers_to_add": [{"header": {"key": HOST_HEADER, "value": _NAME}}],
+            "hostname": authority,
+            "headers_to_add": [{"header": {"key": HOST_HEADER, "value": name}}],
             "propagate_response_headers": True,
         },
         max_connect_attempts=_ATTEMPTS,

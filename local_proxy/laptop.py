@@ -20,6 +20,7 @@ from hairpin.envoy.config import Identity, write_identity
 from hairpin.envoy.process import ManagedEnvoy
 from hairpin.errors import HairpinError
 from hairpin.headers import REFUSED_HEADER
+from hairpin.model.environment import Environment
 from hairpin.model.session import AgentAddress, Session
 from local_proxy.bootstrap import cluster_name, laptop_bootstrap, write_app, write_tunnels
 from local_proxy.laptop_settings import LaptopSettings
@@ -71,6 +72,7 @@ class Laptop:
         directory: a private directory, for this session alone.
         egress_port: the HTTP proxy's port.
         gateway_port: the gateway's port; None: there is none.
+        inject: the environment whose header is added to the command's requests; None: nothing is.
         app: where the process listens, if it does.
         on_egress: called with each request of the command's.
         on_connection: called with each connection of the command's through the gateway.
@@ -86,6 +88,7 @@ class Laptop:
         *,
         egress_port: int,
         gateway_port: int | None = None,
+        inject: Environment | None = None,
         app: tuple[str, int] | None = None,
         on_egress: Callable[[EgressSeen], None],
         on_problem: Callable[[str, str], None],
@@ -105,6 +108,7 @@ class Laptop:
             egress_identity=session.status.egress_identity,
             egress_port=egress_port,
             gateway_port=gateway_port,
+            inject=inject,
             directory=directory,
         )
         self._app = app

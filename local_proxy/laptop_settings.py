@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hairpin.envoy.config import Identity
+from hairpin.model.environment import Environment
 from hairpin.model.session import AgentAddress, EgressAddress
 
 
@@ -27,6 +28,8 @@ class LaptopSettings:
     """The HTTP proxy's, on loopback."""
     gateway_port: int | None = None
     """The gateway's, on loopback; None: there is none."""
+    inject: Environment | None = None
+    """The environment whose header is added to the process's requests; None: nothing is."""
     directory: Path
     """Where the files lie that change while Envoy runs."""
     tunnels: bool = True

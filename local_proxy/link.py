@@ -13,6 +13,7 @@ from hairpin.errors import HairpinError, UnavailableError
 from hairpin.model.session import Mode, Phase, Session, SessionSpec
 from local_proxy.console import Console
 from local_proxy.held import Held
+from local_proxy.inject import injected
 from local_proxy.keeper import ClaimRefusedError, GoneError, Keeper, StoppedError
 from local_proxy.laptop import Laptop
 from local_proxy.messages import connection_text, egress_text, no_tunnel_text
@@ -49,6 +50,7 @@ class Link:
         directory: a private directory, for keys and Envoy's files.
         egress_port: the HTTP proxy's port.
         gateway_port: the gateway's port; None: there is none.
+        inject_env: whether the environment's header is added to the command's requests.
         console: where to tell what happens.
         asks: whether to ask the agents for the requests that come here, since the control plane does not tell them.
     """
@@ -62,6 +64,7 @@ class Link:
         *,
         egress_port: int,
         gateway_port: int | None = None,
+        inject_env: bool = False,
         console: Console,
         asks: bool = False,
     ) -> None:
@@ -71,6 +74,7 @@ class Link:
         self._directory = directory
         self._egress_port = egress_port
         self._gateway_port = gateway_port
+        self._inject_env = inject_env
         self._console = console
         self._asks = asks
         self._news = News(console)
@@ -225,6 +229,7 @@ class Link:
             directory,
             egress_port=self._egress_port,
             gateway_port=self._gateway_port,
+            inject=injected(session, self._plane.routing_key) if self._inject_env else None,
             app=(listener.host, listener.port) if listener else None,
             on_egress=lambda seen: self._console.call(egress_text(seen)),
             on_connection=lambda seen: self._console.call(connection_text(seen)),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 
 from hairpin.model.egress import Action, SessionRules
+from hairpin.model.environment import Environment
+from hairpin.model.match_text import format_match
 from hairpin.model.session import Mode, Session
 from local_proxy.laptop import ConnectionSeen, EgressSeen
 from local_proxy.ports import Listener, Sighting
@@ -79,6 +81,11 @@ def calls_text(egress_port: int, *, command: bool, kept: bool, intercepted: bool
         return text
     keep = "" if kept else " (--egress-port keeps the port)"
     return f"{text}; for its own calls into the mesh give the process http_proxy=http://127.0.0.1:{egress_port}{keep}"
+
+
+def injection_text(environment: Environment) -> str:
+    """What is added to the command's requests."""
+    return f"the command's HTTP requests that lack it get {format_match(environment.match)}"
 
 
 def policy_text(rules: SessionRules) -> str:

@@ -69,6 +69,8 @@ class RunOptions:
     """Where the command's connections go, as the user says."""
     intercept: Intercept = Intercept.AUTO
     udp: UdpPolicy = UdpPolicy.REFUSE
+    inject_env: bool = False
+    """Whether the environment's header is added to the command's requests that lack it."""
     connection: Connection = field(default_factory=Connection)
     identity: EgressIdentity = EgressIdentity.AGENT
     forwarder: Forwarder = Forwarder.HAIRPIN
@@ -122,6 +124,7 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
         rules=rules_in(arguments),
         intercept=_choice("--intercept", arguments.intercept, Intercept),
         udp=_choice("--udp", arguments.udp, UdpPolicy),
+        inject_env=arguments.inject_env,
         from_target=target_options(arguments),
         connection=connection_of(arguments),
         identity=_choice("--identity", arguments.identity, EgressIdentity),
@@ -176,6 +179,10 @@ def _check_together(options: RunOptions, arguments: argparse.Namespace) -> None:
                 )
     else:
         _check_steal(options, arguments)
+    if options.inject_env and options.environment is None:
+        raise InvalidFieldError(
+            "--inject-env", None, "has no environment whose header to add", "write --env NAME, or leave it out"
+        )
     if options.egress_port is not None and options.egress_port == options.port:
         raise InvalidFieldError(
             "--egress-port", options.egress_port, "is --port too, which the process listens on", "choose another"

@@ -19,11 +19,12 @@ from local_proxy.child import find_command, run_child
 from local_proxy.console import Console
 from local_proxy.control_planes import EmbeddedMesh, KubernetesCluster, control_plane
 from local_proxy.environment import SESSION_VARIABLE
+from local_proxy.inject import injected
 from local_proxy.intercept.strategy import Interception
 from local_proxy.kubectl import kubectl_forwards
 from local_proxy.link import Link
 from local_proxy.lookups import LookedUp
-from local_proxy.messages import calls_text, claim_text, end_text, policy_text, sighting_text
+from local_proxy.messages import calls_text, claim_text, end_text, injection_text, policy_text, sighting_text
 from local_proxy.options import Forwarder, RunOptions, egress_port, in_flags
 from local_proxy.ports import PortWatcher
 from local_proxy.private import private_folder
@@ -79,6 +80,7 @@ async def _run(options: RunOptions, console: Console) -> int:
                     directory,
                     egress_port=port,
                     gateway_port=gateway,
+                    inject_env=options.inject_env,
                     console=console,
                     asks=isinstance(plane, KubernetesCluster) and console.tells_requests,
                 )
@@ -120,6 +122,8 @@ async def _hold_and_serve(
         holding = tasks.create_task(hold(link))
         session = await link.first_claim()
         console.say(claim_text(session, requests_text(session, link.plane.routing_key)))
+        if options.inject_env:
+            console.say(injection_text(injected(session, link.plane.routing_key)))
         telling = tasks.create_task(_tell_policy(link.plane, session, console))
         await link.tunnel_up()
         try:

@@ -94,9 +94,9 @@ def http2_upstream(*, common: Config | None = None, **options: Any) -> Config:
     return _protocol_options(**explicit, **({"common_http_protocol_options": common} if common else {}))
 
 
-def as_downstream(**fields: Any) -> Config:
-    """`typed_extension_protocol_options` of a cluster that is spoken to in the caller's own HTTP version."""
-    protocols: Config = {"http_protocol_options": {}, "http2_protocol_options": {}}
+def as_downstream(*, http1: Config | None = None, **fields: Any) -> Config:
+    """`typed_extension_protocol_options` of a cluster spoken to in the caller's own HTTP version; `http1`: options of that."""
+    protocols: Config = {"http_protocol_options": http1 or {}, "http2_protocol_options": {}}
     return _protocol_options(use_downstream_protocol_config=protocols, **fields)
 
 

@@ -75,6 +75,11 @@ class Run(Command):
             help="what becomes of its UDP, which the mesh does not carry: refuse (default), or pass: from this machine",
         )
         here.add_argument(
+            "--inject-env",
+            action="store_true",
+            help="add the environment's header to the command's HTTP requests that lack it (HTTP/1.1 and h2c, not TLS)",
+        )
+        here.add_argument(
             "--lease", metavar="SECONDS", help="how long the requests stay taken after the tunnel is lost (default: 10)"
         )
         add_connection_arguments(parser)

@@ -31,6 +31,7 @@ from hairpin.certificates import CertificateAuthority, new_key_and_request
 from hairpin.envoy.config import Config, Identity, write_identity
 from hairpin.envoy.process import ManagedEnvoy
 from hairpin.files import write_private
+from hairpin.model.environment import Environment
 from hairpin.model.mesh import SocketAddress
 from hairpin.model.session import AgentAddress
 from local_proxy.bootstrap import LaptopSettings, laptop_bootstrap, write_app, write_tunnels
@@ -229,6 +230,7 @@ class Tunnels:
         certificate: str = "",
         name: str = "",
         tunnels: bool = True,
+        inject: Environment | None = None,
     ) -> Laptop:
         """A laptop's Envoy; `certificate` is another session's name for an impostor."""
         name = name or f"laptop-{session}"
@@ -243,6 +245,7 @@ class Tunnels:
             gateway_port=free_port(),
             directory=directory,
             tunnels=tunnels,
+            inject=inject,
         )
         write_app(settings, app)
         write_tunnels(settings, {})

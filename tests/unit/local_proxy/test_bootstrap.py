@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from hairpin.envoy.config import Identity
+from hairpin.model.environment import Environment
 from hairpin.model.session import AgentAddress
 from local_proxy.bootstrap import LaptopSettings, cluster_name, laptop_bootstrap, write_app, write_tunnels
+from local_proxy.gateway import HTTP
 
 AGENTS = tuple(
     AgentAddress(name=f"agent-{n}", host="10.0.0.1", tunnel_port=9000 + n, egress_port=9100 + n) for n in (0, 1)
@@ -42,6 +45,25 @@ def test_nothing_listens_beyond_loopback(settings):
             str(settings.directory)
         )
         assert inside or socket.startswith(("127.0.0.1", "rc://"))
+
+
+def test_http_is_taken_apart_only_where_a_header_is_added(settings):
+    def gateway(of):
+        static = laptop_bootstrap(of)["static_resources"]
+        listeners = {listener["name"]: listener for listener in static["listeners"]}
+        inside = {cluster["name"] for cluster in static["clusters"]} & {HTTP}, {HTTP} & set(listeners)
+        return listeners.get("gateway"), inside
+
+    listener, inside = gateway(settings)
+    assert inside == (set(), set())
+    assert [one["name"] for one in listener["listener_filters"]] == ["envoy.filters.listener.proxy_protocol"]
+    listener, inside = gateway(dataclasses.replace(settings, inject=Environment("alice")))
+    assert inside == ({HTTP}, {HTTP})
+    assert len(listener["listener_filters"]) == 2
+    # What is not HTTP goes as it went.
+    assert listener["default_filter_chain"] == gateway(settings)[0]["filter_chains"][0]
+    none = dataclasses.replace(settings, inject=Environment("alice"), gateway_port=None)
+    assert gateway(none) == (None, (set(), set()))
 
 
 def test_both_tls_legs_and_the_egress_demand_the_agents_identity(settings):

@@ -35,6 +35,11 @@ def test_a_match_is_read():
     assert asked.match == Header("x-user", StringPredicate(StringKind.EXACT, "42"))
 
 
+def test_the_environments_header_is_added_where_that_is_asked_for():
+    assert options("--mode egress --env alice --inject-env", "app").inject_env
+    assert not options("--mode egress --env alice", "app").inject_env
+
+
 def test_egress_needs_nothing_but_a_command():
     assert options("--mode egress", "pytest").mode is Mode.EGRESS
 
@@ -61,6 +66,11 @@ def test_egress_needs_nothing_but_a_command():
             "--intercept: 'maybe' is no choice; choose one of auto, on",
         ),
         ("--env alice -t checkout --udp drop", ["app"], "--udp: 'drop' is no choice; choose one of refuse, pass"),
+        (
+            "--mode egress --inject-env",
+            ["app"],
+            "--inject-env has no environment whose header to add; write --env NAME, or leave it out",
+        ),
         ("--env alice -t checkout --lease 2h", ["app"], "--lease: '2h' is no time"),
         (
             "--env alice -t checkout --mode steel",
