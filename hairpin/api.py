@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -34,6 +33,7 @@ from hairpin.errors import (
     SkewError,
     UnavailableError,
 )
+from hairpin.files import write_private
 from hairpin.model.environment import Carrier, RoutingKey
 
 VERSION = "/v1/version"
@@ -41,7 +41,6 @@ SESSIONS = "/v1/sessions"
 CERTIFICATES = "/v1/certificates"
 AGENTS = "/v1/agents"
 
-_PRIVATE = 0o600
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _FIELDS = ("server", "certificateAuthorityData", "token", "user", "routingKey")
 
@@ -185,16 +184,7 @@ def write_developer(path: Path, developer: Developer) -> None:
         "user": developer.user,
         "routingKey": {"carrier": developer.routing_key.carrier.value, "name": developer.routing_key.name},
     }
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(handle, "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
-            os.fchmod(handle, _PRIVATE)
-            yaml.safe_dump(document, file, sort_keys=False)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_private(path, yaml.safe_dump(document, sort_keys=False).encode())
 
 
 def status_of(error: HairpinError) -> tuple[int, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Files that hold secrets."""
+"""Files that appear whole or not at all; those that hold secrets are their owner's alone."""
 
 from __future__ import annotations
 
@@ -20,11 +20,21 @@ def write_private(path: Path, content: bytes) -> None:
         OSError: the directory can't be written.
     """
     private_directory(path.parent)
+    replace_file(path, content, mode=0o600)
+
+
+def replace_file(path: Path, content: bytes, *, mode: int) -> None:
+    """Writes a file in a directory that there is. It appears whole, and with this mode, or not at all.
+
+    Raises:
+        OSError: the directory can't be written.
+    """
     # mkstemp makes it 0600 from the start.
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
+        Path(temporary).chmod(mode)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

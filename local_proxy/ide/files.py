@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from hairpin.errors import HairpinError
+from hairpin.files import replace_file
 
 
 def read_text(path: Path) -> str | None:
@@ -34,17 +34,11 @@ def write_text(path: Path, text: str) -> bool:
     if read_text(path) == text:
         return False
     path = path.resolve()
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(text.encode())
-        Path(temporary).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
-        Path(temporary).replace(path)
+        mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
+        replace_file(path, text.encode(), mode=mode)
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
         raise HairpinError(f"{path}: can't be written: {error.strerror}") from error
     return True
 

@@ -10,11 +10,11 @@ import os
 import shlex
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from hairpin.errors import NotFoundError
+from hairpin.files import replace_file
 from local_proxy.ide import shim
 from local_proxy.ide.languages import Language
 
@@ -175,7 +175,4 @@ def _write(path: Path, text: str, *, executable: bool = False) -> None:
     if path.is_file() and not path.is_symlink() and path.read_text(errors="replace") == text:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        file.write(text)
-    Path(file.name).chmod(_MODE if executable else 0o644)
-    Path(file.name).replace(path)
+    replace_file(path, text.encode(), mode=_MODE if executable else 0o644)
