@@ -12,7 +12,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
-from bench.chaos.records import Kind, Record
+from bench.chaos.records import OK, Kind, Record
 
 CONNECTIONS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     *((Kind.UNMATCHED, ("/", "/delay?ms=50", "/", "/stream?ms=150")),) * 4,
@@ -135,7 +135,9 @@ async def exchange(reader: asyncio.StreamReader, record: Record) -> bool:
                     await reader.readexactly(size + 2)
                 await reader.readexactly(2)
             else:
-                await reader.readexactly(int(headers.get("content-length", "0")))
+                body = await reader.readexactly(int(headers.get("content-length", "0")))
+                if record.status != OK:
+                    record.text = body.decode(errors="replace")
             return headers.get("connection") != "close"
     except (asyncio.IncompleteReadError, OSError, TimeoutError, ValueError) as error:
         record.error = f"{type(error).__name__}: {error}"

@@ -42,6 +42,8 @@ class Record:
     """Who answered, if an application did."""
     error: str = ""
     """Why there is no whole response."""
+    text: str = ""
+    """What a response that is no application's says: Envoy names the reason in its body."""
 
     @property
     def refused(self) -> bool:
@@ -84,7 +86,8 @@ class Counts:
             self.cut[record.kind] += record.cut
             self.by_cluster[record.kind] += not record.refused and record.who == CLUSTER
             if record.refused or record.cut:
-                self.errors[f"{record.kind} {record.path}: {record.status or record.error}"] += 1
+                said = record.text or record.error
+                self.errors[f"{record.kind} {record.path}: {record.status or ''} {said}".rstrip()] += 1
             if record.kind is Kind.POST:
                 times = [executed[name, record.key] for name in (LAPTOP, CLUSTER)]
                 self.both += min(times) > 0
