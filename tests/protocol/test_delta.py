@@ -303,6 +303,40 @@ class TestNack:
             << response(LDS, "a", nonce=4)
         )
 
+    def test_what_came_with_a_name_that_is_not_wanted_any_more_is_sent_without_it(
+        self,
+    ):  # ours, found by the properties
+        book = (
+            playbook()
+            >> snapshot(route("bad"), route("good"))
+            >> delta(RDS, "bad", "good")
+            << response(RDS, "bad", "good", nonce=1)
+            >> delta(RDS, nonce=1, error="no")
+            << nacked(RDS, nonce=1, reason="no")
+            >> delta(RDS, unsubscribe=["bad"])
+            << response(RDS, "good", nonce=2)
+            >> delta(RDS, nonce=2)
+            << acked(RDS, nonce=2)
+        )
+        assert book
+        assert RDS in book.synced
+
+    def test_the_same_where_it_was_not_wanted_before_the_nack(self):
+        book = (
+            playbook()
+            >> snapshot(route("bad"), route("good"))
+            >> delta(RDS, "bad", "good")
+            << response(RDS, "bad", "good", nonce=1)
+            >> delta(RDS, unsubscribe=["bad"])
+            >> delta(RDS, nonce=1, error="no")
+            << nacked(RDS, nonce=1, reason="no")
+            << response(RDS, "good", nonce=2)
+            >> delta(RDS, nonce=2, error="no")
+            << nacked(RDS, nonce=2, reason="no")  # and now it is refused by itself
+        )
+        assert book
+        assert RDS not in book.synced
+
 
 class TestWildcard:  # TestDeltaWildcardSubscriptions
     def test_legacy_survives_a_named_one(self):

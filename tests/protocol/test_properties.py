@@ -173,7 +173,7 @@ class StreamMachine(RuleBasedStateMachine):
         assert changed or gone or type_url in self.asked | self.again, "no response without a change"
         refused = self.refused.get(type_url)
         if refused is not None and type_url not in self.asked:
-            mended = any(self.snapshot.resources(type_url).get(r.name) != r for r in refused.resources)
+            mended = any(self._has_changed(type_url, resource) for resource in refused.resources)
             again = {*response.resources} & {*refused.resources}
             assert mended or not again, "a refused response is not sent again"
             assert (response.resources, response.removed) != (refused.resources, refused.removed)
@@ -186,6 +186,10 @@ class StreamMachine(RuleBasedStateMachine):
         sent.update({r.name: r.version for r in response.resources})
         for name in gone:
             sent.pop(name, None)
+
+    def _has_changed(self, type_url: str, resource: Resource) -> bool:
+        unwanted = type_url not in (CDS, LDS) and resource.name not in self.client.subscribed.get(type_url, ())
+        return unwanted or self.snapshot.resources(type_url).get(resource.name) != resource
 
     def _has_bad(self, type_url: str) -> bool:
         subscribed = self.client.subscribed.get(type_url)

@@ -52,7 +52,7 @@ class TypeState:
     flight: Flight | None = None
     nonce: str = ""
     refused: dict[str, Mapping[str, str]] = field(default_factory=dict)
-    """By name, the refused response's contents: all of them are let go when one of them changes."""
+    """By name, the refused response's contents: all are let go when one of them changes, or is not wanted any more."""
     held: dict[str, Resource] = field(default_factory=dict)
     """For types whose removal waits: all that the client may have of what was sent on this stream."""
     sent_version: str = UNKNOWN
@@ -70,11 +70,11 @@ class TypeState:
         return bool(self.refused or self.refused_version)
 
     def forget(self, names: Collection[str]) -> None:
-        """Drop what is known of names that the client no longer wants."""
+        """Drop what is known of names that the client no longer wants; what was refused with one of them is let go."""
         for name in names:
             self.sent.pop(name, None)
             self.held.pop(name, None)
-            self.refused.pop(name, None)
+            self._let_go(self.refused.get(name))
             self.urgent.discard(name)
 
     def forget_uncovered(self) -> None:
@@ -83,10 +83,11 @@ class TypeState:
         self.forget([name for name in known if not self.subscription.covers(name)])
 
     def refuse(self, flight: Flight) -> None:
-        """Park a refused response's contents."""
-        for name in flight.contents:
-            if self.subscription.covers(name):
-                self.sent[name] = UNKNOWN
+        """Park a refused response's contents; if a name is no longer wanted, the others are sent once more without it."""
+        wanted = [name for name in flight.contents if self.subscription.covers(name)]
+        for name in wanted:
+            self.sent[name] = UNKNOWN
+            if len(wanted) == len(flight.contents):
                 self.refused[name] = flight.contents
 
     def release(self, resources: ResourceSet) -> None:
@@ -94,9 +95,12 @@ class TypeState:
         for name in list(self.refused):
             contents = self.refused.get(name)
             if contents is not None and any(_version(resources, n) != v for n, v in contents.items()):
-                for member in contents:
-                    if self.refused.get(member) is contents:
-                        del self.refused[member]
+                self._let_go(contents)
+
+    def _let_go(self, contents: Mapping[str, str] | None) -> None:
+        for member in contents or ():
+            if self.refused.get(member) is contents:
+                del self.refused[member]
 
 
 def _version(resources: ResourceSet, name: str) -> str:
