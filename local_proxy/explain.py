@@ -22,13 +22,11 @@ from hairpin.model.names import is_address
 from hairpin.ports import free_ports
 from local_proxy.console import Console
 from local_proxy.control_planes import control_plane
-from local_proxy.link import Link
+from local_proxy.linked import hold, linked
 from local_proxy.options import RunOptions
-from local_proxy.private import private_folder
 from local_proxy.questions import NameAnswer, Questions, Verdict
 from local_proxy.rule_flags import all_rules
 from local_proxy.rules import DEFAULT, LAST_PORT, Action, Decision, Rules
-from local_proxy.run import hold, reaching
 from local_proxy.ways import OwnListeners
 
 ALLOWED, UNKNOWN, CANNOT_SAY, REFUSED = 0, 3, 5, 7
@@ -252,30 +250,20 @@ async def explain_egress(
 @contextlib.asynccontextmanager
 async def _agents(options: RunOptions) -> AsyncIterator[Cluster]:
     """A session that takes no requests, for as long as the agents are asked."""
-    console = Console(quiet=True)
     async with control_plane(options.connection) as plane:
-        with private_folder() as directory:
-            async with reaching(options, plane, console) as reach:
-                link = Link(
-                    plane,
-                    reach,
-                    lambda request: options.spec(request, plane.namespace),
-                    directory,
-                    egress_port=next(free_ports()),
-                    console=console,
-                )
-                async with asyncio.TaskGroup() as tasks:
-                    holding = tasks.create_task(hold(link))
-                    try:
-                        await link.first_claim()
-                        await link.tunnel_up()  # so the agents know the session
-                        async with Questions.opened(
-                            lambda: link.laptop.questions if link.laptop is not None else None,
-                            lambda: [agent.name for agent in link.session.status.agents],
-                        ) as questions:
-                            yield questions
-                    finally:
-                        holding.cancel()
+        port = next(free_ports())
+        async with linked(options, plane, Console(quiet=True), egress_port=port) as link, asyncio.TaskGroup() as tasks:
+            holding = tasks.create_task(hold(link))
+            try:
+                await link.first_claim()
+                await link.tunnel_up()  # so the agents know the session
+                async with Questions.opened(
+                    lambda: link.laptop.questions if link.laptop is not None else None,
+                    lambda: [agent.name for agent in link.session.status.agents],
+                ) as questions:
+                    yield questions
+            finally:
+                holding.cancel()
 
 
 async def resolve_here(host: str) -> Sequence[Address]:

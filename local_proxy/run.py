@@ -6,30 +6,25 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hairpin.api import ServerRefusalError
 from hairpin.envoy.binary import find_envoy
-from hairpin.errors import HairpinError, InvalidFieldError
+from hairpin.errors import InvalidFieldError
 from hairpin.model.egress import effective
 from hairpin.model.session import Mode, Session
 from local_proxy.child import find_command, run_child
 from local_proxy.console import Console
-from local_proxy.control_planes import EmbeddedMesh, KubernetesCluster, control_plane
+from local_proxy.control_planes import KubernetesCluster, control_plane
 from local_proxy.environment import SESSION_VARIABLE
 from local_proxy.inject import injected
 from local_proxy.intercept.strategy import Interception
-from local_proxy.kubectl import kubectl_forwards
 from local_proxy.link import Link
-from local_proxy.lookups import LookedUp
+from local_proxy.linked import hold, linked
 from local_proxy.messages import calls_text, claim_text, end_text, injection_text, policy_text, sighting_text
-from local_proxy.options import Forwarder, RunOptions, egress_port, in_flags
+from local_proxy.options import RunOptions, egress_port
 from local_proxy.ports import PortWatcher
-from local_proxy.private import private_folder
 from local_proxy.process_tree import ProcessTree, adopt_orphans
-from local_proxy.reach import Direct, Reach, port_forwards
 from local_proxy.session_store import ControlPlane
 from local_proxy.sessions import requests_text
 from local_proxy.signals import Signals
@@ -71,19 +66,8 @@ async def _run(options: RunOptions, console: Console) -> int:
             console.say(options.source)
         if plane.title:
             console.say(plane.title)
-        with Signals().installed() as signals, private_folder() as directory:
-            async with reaching(options, plane, console) as reach:
-                link = Link(
-                    plane,
-                    reach,
-                    lambda request: options.spec(request, plane.namespace),
-                    directory,
-                    egress_port=port,
-                    gateway_port=gateway,
-                    inject_env=options.inject_env,
-                    console=console,
-                    asks=isinstance(plane, KubernetesCluster) and console.tells_requests,
-                )
+        with Signals().installed() as signals:
+            async with linked(options, plane, console, egress_port=port, gateway_port=gateway) as link:
                 try:
                     return await _hold_and_serve(options, link, console, signals, egress=port, gateway=gateway)
                 except asyncio.CancelledError:
@@ -93,26 +77,6 @@ async def _run(options: RunOptions, console: Console) -> int:
                 finally:
                     if link.claimed:
                         console.say("everything is given back")
-
-
-@contextlib.asynccontextmanager
-async def reaching(
-    options: RunOptions, plane: EmbeddedMesh | KubernetesCluster, console: Console
-) -> AsyncIterator[Reach]:
-    """How the agent's replicas are reached, during the block."""
-    if isinstance(plane, EmbeddedMesh):
-        yield Direct()
-        return
-
-    def warn(error: HairpinError) -> None:
-        console.warn(str(error))
-
-    if options.forwarder is Forwarder.KUBECTL:
-        forwarding = kubectl_forwards(options.connection, plane.api.context, plane.namespace, warn)
-    else:
-        forwarding = port_forwards(plane.api, plane.namespace, warn)
-    async with forwarding as forwards:
-        yield LookedUp(forwards, warn)
 
 
 async def _hold_and_serve(
@@ -154,14 +118,6 @@ async def _tell_policy(plane: ControlPlane, session: Session, console: Console) 
         return
     if text := policy_text(effective(policy, session.spec.owner, session.spec.environment)):
         console.say(text)
-
-
-async def hold(link: Link) -> None:
-    """Hold a session; what the control plane says of its fields is said of the flags."""
-    try:
-        await link.hold()
-    except (InvalidFieldError, ServerRefusalError) as error:
-        raise in_flags(error) from error
 
 
 def _no_pod(options: RunOptions, plane: ControlPlane) -> str:
