@@ -7,8 +7,9 @@ import sys
 
 from hairpin.cli import Command
 from local_proxy.commands.rule_arguments import add_rule_arguments
-from local_proxy.commands.run import add_connection_arguments, given
+from local_proxy.commands.run import add_connection_arguments
 from local_proxy.commands.run import command as run_command
+from local_proxy.commands.settings import add_file_arguments, defaults_of, parse_typed
 
 
 class ExplainEgress(Command):
@@ -32,8 +33,7 @@ class ExplainEgress(Command):
         parser.add_argument("--offline", action="store_true", help="the rules alone: don't ask the cluster")
         file = parser.add_argument_group("the team's settings")
         file.add_argument("service", nargs="?", metavar="SERVICE", help="the service of hairpin.yaml whose rules count")
-        file.add_argument("--file", metavar="FILE", help="the hairpin.yaml (default: the nearest, here or above)")
-        file.add_argument("--no-file", action="store_true", help="take nothing from a hairpin.yaml")
+        add_file_arguments(file)
         rules = parser.add_argument_group("rules, as of hairpin run")
         add_rule_arguments(rules)
         which = parser.add_argument_group("whose connection")
@@ -47,9 +47,7 @@ class ExplainEgress(Command):
 
     def parse(self, parser: argparse.ArgumentParser, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
         """Read the words, and note what was typed: hairpin.yaml has the rest."""
-        arguments, extra = parser.parse_known_args(words)
-        arguments.given = given(parser, words) if not extra else frozenset()
-        return arguments, extra
+        return parse_typed(parser, words)
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Explain it."""
@@ -66,11 +64,8 @@ class ExplainEgress(Command):
         # `hairpin run --mode egress`, with what was typed here.
         parser = argparse.ArgumentParser(add_help=False)
         run_command.add_arguments(parser)
-        whole = parser.parse_args(["--mode=egress"])
-        whole.command = []
-        for name, value in vars(arguments).items():
-            setattr(whole, name, value)
-        settled = settle(run_command, whole, arguments.given | {"mode"}, os.environ, Path.cwd())
+        whole = defaults_of(parser) | vars(arguments) | {"mode": "egress", "typed": arguments.typed | {"mode"}}
+        settled = settle(run_command, argparse.Namespace(**whole), os.environ, Path.cwd())
         try:
             options = run_options(settled.arguments)
         except InvalidFieldError as error:

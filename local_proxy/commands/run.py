@@ -6,6 +6,7 @@ import argparse
 
 from hairpin.cli import Command
 from local_proxy.commands.rule_arguments import add_rule_arguments
+from local_proxy.commands.settings import add_file_arguments, parse_typed
 from local_proxy.target.flags import add_target_arguments
 
 
@@ -37,8 +38,7 @@ class Run(Command):
         file.add_argument(
             "service", nargs="?", metavar="SERVICE", help="the service of hairpin.yaml, if it has several"
         )
-        file.add_argument("--file", metavar="FILE", help="the hairpin.yaml (default: the nearest, here or above)")
-        file.add_argument("--no-file", action="store_true", help="take nothing from a hairpin.yaml")
+        add_file_arguments(file)
         what = parser.add_argument_group("which requests")
         what.add_argument("-e", "--env", metavar="NAME", help="the feature environment whose requests are taken")
         what.add_argument("-t", "--target", metavar="[KIND/]NAME[:PORT]", help="the service that they are meant for")
@@ -49,7 +49,7 @@ class Run(Command):
         what.add_argument(
             "--mode",
             default="steal",
-            metavar="steal|egress",
+            metavar="steal|mirror|egress",
             help="steal: the process here answers (default); mirror: it gets copies, the cluster answers; "
             "egress: it takes none, only calls into the mesh",
         )
@@ -103,9 +103,7 @@ class Run(Command):
 
     def parse(self, parser: argparse.ArgumentParser, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
         """Read the words, and note what was typed: hairpin.yaml has the rest."""
-        arguments, extra = parser.parse_known_args(words)
-        arguments.given = given(parser, words)
-        return arguments, extra
+        return parse_typed(parser, words)
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Run it."""
@@ -118,7 +116,7 @@ class Run(Command):
         from local_proxy.project.settle import settle  # noqa: PLC0415
         from local_proxy.run import run  # noqa: PLC0415
 
-        settled = settle(self, arguments, arguments.given, os.environ, Path.cwd())
+        settled = settle(self, arguments, os.environ, Path.cwd())
         try:
             options = replace(run_options(settled.arguments), source=settled.source)
         except InvalidFieldError as error:
@@ -126,20 +124,6 @@ class Run(Command):
         if settled.folder is not None:
             os.chdir(settled.folder)
         return run(options)
-
-
-def given(parser: argparse.ArgumentParser, words: list[str]) -> frozenset[str]:
-    """The names of the arguments that are among the words, whatever their defaults."""
-    import argparse  # noqa: PLC0415
-
-    defaults = {action: action.default for action in parser._actions}  # noqa: SLF001 # no other way to them
-    try:
-        for action in defaults:
-            action.default = argparse.SUPPRESS
-        return frozenset(vars(parser.parse_known_args(words)[0]))
-    finally:
-        for action, default in defaults.items():
-            action.default = default
 
 
 def add_connection_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ import argparse
 
 from hairpin.cli import Command
 from local_proxy.commands.run import add_connection_arguments
+from local_proxy.commands.settings import add_file_arguments, parse_typed, settled_connection
 
 
 class Sessions(Command):
@@ -29,13 +30,17 @@ class Sessions(Command):
         )
         which.add_argument("-A", "--all-namespaces", action="store_true", help="of all namespaces")
         add_connection_arguments(parser)
+        add_file_arguments(parser.add_argument_group("the team's settings, which say the mesh where nothing is typed"))
+
+    def parse(self, parser: argparse.ArgumentParser, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+        """Read the words, and note what was typed: hairpin.yaml has the rest of the connection."""
+        return parse_typed(parser, words)
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Print them."""
-        from local_proxy.options import connection_of  # noqa: PLC0415
         from local_proxy.sessions import print_sessions  # noqa: PLC0415
 
-        return print_sessions(connection_of(arguments), arguments.output)
+        return print_sessions(settled_connection(arguments), arguments.output)
 
 
 command = Sessions()

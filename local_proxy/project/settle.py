@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ _TARGETS = frozenset({"target", "match", "port", "identity"})
 _EGRESS = "egress"
 _OTHERS_MESH = {"config": ("context", "kubeconfig"), "context": ("config",), "kubeconfig": ("config",)}
 """Where a flag names one kind of mesh, what would name another."""
+_CONNECTION = frozenset({"config", "context", "kubeconfig", "namespace"})
+"""Which control plane is meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +44,12 @@ class Settled:
         return InvalidFieldError(where, error.value, error.problem, error.remedy)
 
 
-def settle(
-    command: Any, arguments: argparse.Namespace, given: frozenset[str], environ: Mapping[str, str], here: Path
-) -> Settled:
+def settle(command: Any, arguments: argparse.Namespace, environ: Mapping[str, str], here: Path) -> Settled:
     """Fill in what was not typed.
 
     Args:
         command: `hairpin run`, for its flags.
-        arguments: what was typed, and defaults for the rest.
-        given: the names in `arguments` that were typed.
+        arguments: what was typed, and defaults for the rest; `typed` has the names of what was typed.
         environ: for variables in the file, and HAIRPIN_SERVICE.
         here: the folder from which the file is looked for, upwards.
 
@@ -63,32 +62,89 @@ def settle(
         if arguments.service:
             _refuse_word(arguments.service, arguments.command)
         return Settled(arguments)
-    parser = flags_of(command)
-    keys = keys_of(parser)
-    project = read_project(path, keys)
-    sections = _sections(project, arguments, given, environ)
-    typed = {name for name, key in keys.items() if key.action.dest in given}
-    chosen = list(_choose(keys, sections, typed, arguments))
-    origins: dict[str, str] = {}
-    words = []
-    for name, value, section in chosen:
-        where = project.at(f"{section.where}.{name}" if section.where else name)
-        words += _words(keys[name], value, environ, where, path.parent)
-        origins[keys[name].flag] = where
-    found = _parsed(parser, words, project)
-    merged = argparse.Namespace(**vars(arguments))
-    for dest, value in vars(found).items():
-        if dest not in given:
-            setattr(merged, dest, value)
-        elif isinstance(value, list):  # of rules, the first that matches holds: what is typed stands before the file's
-            setattr(merged, dest, [*getattr(arguments, dest), *value])
-    folder = None
-    if not arguments.command and (ready := _first(COMMAND, sections)):
-        merged.command = list(ready)
-        folder = path.absolute().parent / filled_in(_first(FOLDER, sections) or ".", environ, project.at(FOLDER))
-        if not folder.is_dir():
-            raise NotFoundError(f"{project.at(FOLDER)}: there is no folder {folder}")
-    return Settled(merged, _source(project, sections), folder, origins)
+    file = _File.read(path, command, environ)
+    sections = _sections(file.project, arguments, environ)
+    typed = file.typed(arguments)
+    settled = file.settled(arguments, list(_choose(file.keys, sections, typed, arguments)), sections)
+    if arguments.command or not (ready := _first(COMMAND, sections)):
+        return settled
+    where = file.project.at(FOLDER)
+    folder = path.absolute().parent / filled_in(_first(FOLDER, sections) or ".", environ, where)
+    if not folder.is_dir():
+        raise NotFoundError(f"{where}: there is no folder {folder}")
+    settled.arguments.command = list(ready)
+    return replace(settled, folder=folder)
+
+
+def settle_connection(command: Any, arguments: argparse.Namespace, environ: Mapping[str, str], here: Path) -> Settled:
+    """Fill in which control plane is meant, for a command that is about no service of the file.
+
+    The keys are the file's own, and those of its one service, or of the one that HAIRPIN_SERVICE names.
+
+    Args:
+        command: `hairpin run`, for its flags.
+        arguments: as for `settle`, with the flags of a connection.
+        environ: for variables in the file, and HAIRPIN_SERVICE.
+        here: the folder from which the file is looked for, upwards.
+
+    Raises:
+        NotFoundError: the file, the service or a variable is not there.
+        InvalidFieldError: something in the file is wrong.
+    """
+    path = _path(arguments, here)
+    if path is None:
+        return Settled(arguments)
+    file = _File.read(path, command, environ)
+    sections: tuple[Section, ...] = (file.project.common,)
+    if name := environ.get(SERVICE_VARIABLE):
+        sections = (_service(file.project, name, f"{SERVICE_VARIABLE}: "), *sections)
+    elif len(file.project.services) == 1:
+        sections = (*file.project.services.values(), *sections)
+    typed = file.typed(arguments)
+    if getattr(arguments, "all_namespaces", False):
+        typed.add("namespace")
+    chosen = [found for found in _choose(file.keys, sections, typed, arguments) if found[0] in _CONNECTION]
+    return file.settled(arguments, chosen, sections) if chosen else Settled(arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A hairpin.yaml that was read, and what its keys mean."""
+
+    project: Project
+    parser: argparse.ArgumentParser
+    keys: Mapping[str, Key]
+    environ: Mapping[str, str]
+
+    @classmethod
+    def read(cls, path: Path, command: Any, environ: Mapping[str, str]) -> _File:
+        parser = flags_of(command)
+        keys = keys_of(parser)
+        return cls(read_project(path, keys), parser, keys, environ)
+
+    def typed(self, arguments: argparse.Namespace) -> set[str]:
+        """The keys whose flags were typed."""
+        return {name for name, key in self.keys.items() if key.action.dest in arguments.typed}
+
+    def settled(
+        self, arguments: argparse.Namespace, chosen: Sequence[tuple[str, Any, Section]], sections: Sequence[Section]
+    ) -> Settled:
+        """What was typed, with the values that were chosen of the file for the rest."""
+        origins: dict[str, str] = {}
+        words = []
+        for name, value, section in chosen:
+            where = self.project.at(f"{section.where}.{name}" if section.where else name)
+            words += _words(self.keys[name], value, self.environ, where, self.project.path.parent)
+            origins[self.keys[name].flag] = where
+        merged = argparse.Namespace(**vars(arguments))
+        for dest, value in vars(_parsed(self.parser, words, self.project)).items():
+            if dest not in arguments.typed:
+                setattr(merged, dest, value)
+            elif isinstance(
+                value, list
+            ):  # of rules, the first that matches holds: what is typed stands before the file's
+                setattr(merged, dest, [*getattr(arguments, dest), *value])
+        return Settled(merged, _source(self.project, sections), None, origins)
 
 
 def _path(arguments: argparse.Namespace, here: Path) -> Path | None:
@@ -108,31 +164,31 @@ def _refuse_word(word: str, command: Sequence[str]) -> None:
     )  # fmt: skip
 
 
-def _sections(
-    project: Project, arguments: argparse.Namespace, given: frozenset[str], environ: Mapping[str, str]
-) -> tuple[Section, ...]:
+def _sections(project: Project, arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[Section, ...]:
     """Whose keys count, the nearest first."""
-    name, said = arguments.service, ""
-    if not name and (name := environ.get(SERVICE_VARIABLE)):
-        said = f"{SERVICE_VARIABLE}: "
-    known = ", ".join(project.services) or "no services"
-    if name:
-        if name not in project.services:
-            guess = closest(name, project.services)
-            remedy = (
-                f"did you mean {guess}?" if guess else f"there are {known}" if project.services else f"it has {known}"
-            )
-            hint = "" if said else "; a command to run comes after --"
-            raise NotFoundError(f"{said}{name!r} is no service of {project.shown}; {remedy}{hint}")
-        return project.services[name], project.common
+    if name := arguments.service:
+        return _service(project, name), project.common
+    if name := environ.get(SERVICE_VARIABLE):
+        return _service(project, name, f"{SERVICE_VARIABLE}: "), project.common
     if len(project.services) == 1:
         return (*project.services.values(), project.common)
-    if project.services and "target" not in given and arguments.mode != _EGRESS:
-        first = next(iter(project.services))
+    if project.services and "target" not in arguments.typed and arguments.mode != _EGRESS:
+        known, first = ", ".join(project.services), next(iter(project.services))
         raise InvalidFieldError(
             project.shown, None, f"has several services: {known}", f"say which: hairpin run {first}"
         )
     return (project.common,)
+
+
+def _service(project: Project, name: str, said: str = "") -> Section:
+    """A service by its name, which was typed, or comes from elsewhere as `said` says."""
+    if name in project.services:
+        return project.services[name]
+    known = ", ".join(project.services) or "no services"
+    guess = closest(name, project.services)
+    remedy = f"did you mean {guess}?" if guess else f"there are {known}" if project.services else f"it has {known}"
+    hint = "" if said else "; a command to run comes after --"
+    raise NotFoundError(f"{said}{name!r} is no service of {project.shown}; {remedy}{hint}")
 
 
 def _choose(

@@ -26,3 +26,9 @@ async def test_a_service_of_the_file_is_served_without_flags(mesh, tmp_path):
         await run.said("takes the requests")
         await mesh.answered_by("laptop by file", "alice")
         assert (await mesh.ask("bob"))["who"] == "checkout"
+        mine = await mesh.command("alice", "sessions", "--file", str(file), environment={"ENV_OF_MINE": ""})
+        assert mine.output[1].split()[:2] == [await run.session(), "alice"]
+        file.write_text(file.read_text() + "namespace: elsewhere\n")
+        elsewhere = await mesh.command("alice", "sessions", "--file", str(file))
+        assert elsewhere.output == ["no sessions: all requests are answered by the cluster"]
+        assert any(line.startswith("settings: ") for line in elsewhere.errors)

@@ -10,8 +10,13 @@ import pytest
 from hypothesis import given
 
 from hairpin.errors import HairpinError, InvalidFieldError
+from hairpin.model.session import Mode
 from hairpin.yaml_file import load_yaml_lines
 from local_proxy.commands.run import command
+from local_proxy.commands.sessions import command as sessions
+from local_proxy.commands.settings import settled_connection
+from local_proxy.commands.stop import command as stop
+from local_proxy.control_planes import Connection
 from local_proxy.options import run_options
 from local_proxy.project.file import filled_in, find_project
 from local_proxy.project.keys import UnsupportedFlagError, document_shape, flags_of, keys_of
@@ -30,7 +35,19 @@ def settled(folder, typed="", *run, **environ):
     arguments, extra = command.parse(parser, words)
     assert not extra
     arguments.command = list(run)
-    return settle(command, arguments, arguments.given, environ, folder)
+    return settle(command, arguments, environ, folder)
+
+
+def connection(folder, monkeypatch, of, typed="", **environ):
+    """The connection that `hairpin sessions` or `hairpin stop` means, typed in a folder."""
+    parser = argparse.ArgumentParser()
+    of.add_arguments(parser)
+    arguments, extra = of.parse(parser, typed.split())
+    assert not extra
+    monkeypatch.chdir(folder)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    return settled_connection(arguments)
 
 
 def options(folder, typed="", *run, **environ):
@@ -129,6 +146,50 @@ def test_a_service_has_its_keys_and_those_above_for_the_rest(tmp_path):
     assert found.source.endswith("hairpin.yaml, service checkout")
     assert settled(tmp_path, HAIRPIN_SERVICE="checkout").arguments.target == "checkout"
     assert options(tmp_path, "jobs").port is None  # without meaning in its mode, so set aside
+
+
+SEVERAL = (
+    "context: staging\nnamespace: shop\nkubeconfig: kube/config\nenv: ${NOBODY}\nservices:\n"
+    "  checkout: {target: checkout}\n  jobs: {namespace: batch}\n"
+)
+
+
+@pytest.mark.parametrize("of", [sessions, stop], ids=["sessions", "stop"])
+def test_sessions_are_looked_for_where_the_file_says_though_they_are_of_no_service(tmp_path, monkeypatch, capsys, of):
+    found = connection(write(tmp_path, SEVERAL), monkeypatch, of)  # several services, and a variable that is not set
+    assert found == Connection(context="staging", namespace="shop", kubeconfig=str(tmp_path / "kube/config"))
+    assert capsys.readouterr().err == "settings: hairpin.yaml\n"
+    assert connection(tmp_path, monkeypatch, of, "-n other --context prod").namespace == "other"
+    assert connection(tmp_path, monkeypatch, of, "--config mesh.yaml") == Connection(
+        config="mesh.yaml", namespace="shop"
+    )
+    capsys.readouterr()
+    assert connection(tmp_path, monkeypatch, of, "--no-file") == Connection()
+    assert not capsys.readouterr().err
+    assert connection(tmp_path, monkeypatch, of, HAIRPIN_SERVICE="jobs").namespace == "batch"
+    with pytest.raises(HairpinError, match=r"HAIRPIN_SERVICE: 'job' is no service of hairpin\.yaml; did you mean jobs"):
+        connection(tmp_path, monkeypatch, of, HAIRPIN_SERVICE="job")
+
+
+def test_the_sessions_of_all_namespaces_are_not_those_of_the_files(tmp_path, monkeypatch):
+    found = connection(write(tmp_path, SEVERAL), monkeypatch, sessions, "-A")
+    assert (found.context, found.namespace, found.everywhere) == ("staging", None, True)
+
+
+def test_the_only_service_says_where_its_sessions_are(tmp_path, monkeypatch):
+    write(tmp_path, "context: staging\nservices:\n  checkout: {namespace: shop}\n")
+    assert connection(tmp_path, monkeypatch, stop, "--all").namespace == "shop"
+
+
+def test_an_empty_key_of_the_connection_is_told_with_its_line(tmp_path, monkeypatch):
+    write(tmp_path, 'context: staging\nnamespace: "${NOBODY:-}"\n')
+    with pytest.raises(HairpinError, match=r"hairpin\.yaml:2: namespace"):
+        connection(tmp_path, monkeypatch, sessions)
+
+
+def test_every_mode_can_stand_in_the_file(tmp_path):
+    for mode in Mode:
+        assert settled(write(tmp_path, f"mode: {mode}\n")).arguments.mode == mode
 
 
 @pytest.mark.parametrize(
