@@ -12,9 +12,13 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
+from unittest import mock
+from xml.etree import ElementTree as ET
 
 from local_proxy.ide.languages import Language
-from local_proxy.ide.shims import write_shims
+from local_proxy.ide.launches import plan
+from local_proxy.ide.write import write_intellij, write_vscode
 from tests.laptop.builds import part
 from tests.support.mesh import TestMesh
 
@@ -28,19 +32,51 @@ def breakpoint_line(source: Path) -> int:
     return next(number for number, line in enumerate(source.read_text().splitlines(), 1) if "breakpoint" in line)
 
 
+COMMANDS = {
+    Language.PYTHON: ["python", "service.py", WHO],
+    Language.NODE: ["node", "--stack-trace-limit=20", "service.js", WHO],
+    Language.GO: ["go", "run", "-tags", "debugged", ".", WHO],
+    Language.JAVA: ["java", "-cp", ".", "-Xmx64m", "Service", WHO],
+}
+"""As hairpin.yaml has them: with an option of the interpreter's own, and an argument of the program's."""
+
+
 def repository(folder: Path, mesh: TestMesh, language: Language, intercept: str) -> Path:
-    """Its folder: the service's sources, hairpin.yaml, shims."""
+    """Its folder: the service's sources, hairpin.yaml, and what `hairpin ide` writes for both IDEs."""
     folder = folder / "shop"
     shutil.copytree(SOURCES, folder)
+    checkout = {"target": "checkout:http", "command": COMMANDS[language]}
+    if language is Language.GO:
+        checkout["folder"] = "go"
     (folder / "hairpin.yaml").write_text(
         f"config: {json.dumps(str(mesh.folder.developer('alice')))}\nenv: alice\nintercept: {json.dumps(intercept)}\n"
-        "services: {checkout: {target: 'checkout:http'}, inventory: {target: inventory}}\n"
+        f"services: {{checkout: {json.dumps(checkout)}, inventory: {{target: inventory}}}}\n"
     )
     folders = f"{part('delve')}:" if language is Language.GO else ""
-    found = Path(sys.executable).parent
-    environ = {**os.environ, "PATH": f"{folders}{found}:{os.environ['PATH']}"}
-    write_shims(folder, [language], service="checkout", environ=environ)
+    path = f"{folders}{Path(sys.executable).parent}:{os.environ['PATH']}"
+    with mock.patch.dict(os.environ, PATH=path):
+        planned = plan(folder, None, "checkout", (), os.environ)
+        assert [launch.language for launch in planned.launches] == [language]
+        write_vscode(planned)
+        write_intellij(planned)
     return folder
+
+
+def launch_json_entry(folder: Path) -> dict[str, Any]:
+    """The configuration of launch.json, as VS Code has it when it starts it."""
+    text = (folder / ".vscode" / "launch.json").read_text().replace("${workspaceFolder}", str(folder))
+    (entry,) = json.loads(text)["configurations"]
+    assert (entry["request"], entry["env"]) == ("launch", {"HAIRPIN_SERVICE": "checkout"})
+    return dict(entry)
+
+
+def run_xml_options(folder: Path) -> dict[str, str]:
+    """The options of `.run/*.run.xml`, as a JetBrains IDE has them when it starts the configuration."""
+    (file,) = (folder / ".run").iterdir()
+    root = ET.fromstring(file.read_text().replace("$PROJECT_DIR$", str(folder)))
+    variables = [(env.get("name"), env.get("value")) for env in root.iter("env")]
+    assert variables == [("HAIRPIN_SERVICE", "checkout")]
+    return {str(option.get("name")): str(option.get("value")) for option in root.iter("option")}
 
 
 async def steered_request(

@@ -1,11 +1,18 @@
-"""Real debuggers, started through the shims as IDEs start them: a steered request stops at a breakpoint and is then answered."""
+"""Real debuggers, started as IDEs start what `hairpin ide` wrote: a steered request stops at a breakpoint and is then answered.
+
+Of each start the words that are not the configuration's are those that the IDE adds, as its sources have them.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import itertools
+import json
 import os
+import shlex
+import socket
 import sys
 from pathlib import Path
 
@@ -14,7 +21,14 @@ import pytest
 
 from hairpin.ports import free_ports
 from local_proxy.ide.languages import Language
-from tests.laptop.debugged import WHO, breakpoint_line, repository, started, steered_request
+from tests.laptop.debugged import (
+    breakpoint_line,
+    launch_json_entry,
+    repository,
+    run_xml_options,
+    started,
+    steered_request,
+)
 from tests.support import builds
 from tests.support.builds import MissingError
 from tests.support.dap import Dap, dap
@@ -98,10 +112,7 @@ async def test_debugpy_as_vs_code_starts_it(mesh, shop, console):
             sys.executable, debugpy() / "adapter",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        launch = {
-            "name": "checkout (hairpin)", "type": "debugpy", "request": "launch", "program": str(source), "args": [WHO],
-            "cwd": str(folder), "console": console, "python": str(folder / ".hairpin/bin/python"),
-        }  # fmt: skip
+        launch = {**launch_json_entry(folder), "console": console}
         try:
             async with dap(adapter.stdout, adapter.stdin, {"runInTerminal": run_in_terminal}) as client:
                 await tell_story(mesh, client, source, launch)
@@ -114,57 +125,83 @@ async def test_debugpy_as_vs_code_starts_it(mesh, shop, console):
     await mesh.answered_by("checkout", "alice")
 
 
-async def test_delve_as_vs_codes_go_extension_starts_it(mesh, shop):
-    folder = shop(Language.GO) / "go"
-    source = folder / "main.go"
+@contextlib.asynccontextmanager
+async def delve_listens(dlv, folder, environment):
+    """As for `"console": "internalConsole"`: Delve is connected to when it says that it listens, on a descriptor of its own."""
     port = next(free_ports())
     read, write = os.pipe()
     log = ["/bin/sh", "-c", f'exec 3>&{write}; exec "$0" "$@"'] if write < 10 else []
-    command = [
-        folder.parent / ".hairpin/bin/dlv",
-        "dap",
-        f"--listen=127.0.0.1:{port}",
-        f"--log-dest={3 if log else write}",
-    ]
-    async with started(*log, *command, cwd=folder, pass_fds=(write,)) as delve:
+    command = [dlv, "dap", f"--listen=127.0.0.1:{port}", f"--log-dest={3 if log else write}"]
+    async with started(*log, *command, cwd=folder, pass_fds=(write,), **environment) as delve:
         os.close(write)
         heard = await asyncio.to_thread(os.read, read, 4096)
         assert b"DAP server listening at" in heard, (heard, delve.text)
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        launch = {
-            "name": "checkout (hairpin)",
-            "request": "launch",
-            "mode": "debug",
-            "program": str(folder),
-            "args": [WHO],
-        }
-        async with dap(reader, writer) as client:
-            await tell_story(mesh, client, source, launch)
+        yield await asyncio.open_connection("127.0.0.1", port)
     os.close(read)
+
+
+@contextlib.asynccontextmanager
+async def delve_connects(dlv, folder, environment):
+    """As for a terminal, which the entry has: Delve connects to the extension, which listens."""
+    connected = asyncio.get_running_loop().create_future()
+
+    async def connect(reader, writer):
+        connected.set_result((reader, writer))
+
+    async with await asyncio.start_server(connect, None, 0, family=socket.AF_INET) as extension:
+        port = extension.sockets[0].getsockname()[1]
+        async with started(dlv, "dap", f"--client-addr=:{port}", cwd=folder, **environment):
+            async with asyncio.timeout(40):
+                connection = await connected
+            yield connection
+
+
+@pytest.mark.parametrize("console", ["internalConsole", "integratedTerminal"])
+async def test_delve_as_vs_codes_go_extension_starts_it(mesh, shop, console):
+    folder = shop(Language.GO)
+    entry = {**launch_json_entry(folder), "console": console}
+    tools = json.loads((folder / ".vscode/settings.json").read_text().replace("${workspaceFolder}", str(folder)))
+    delve = delve_connects if console == launch_json_entry(folder)["console"] else delve_listens
+    package = Path(entry["program"])
+    async with delve(tools["go.alternateTools"]["dlv"], package, entry["env"]) as (reader, writer):
+        async with dap(reader, writer) as client:
+            await tell_story(mesh, client, package / "main.go", entry)
     await mesh.answered_by("checkout", "alice")
 
 
-@pytest.mark.parametrize("idea_listens", [True, False])
-async def test_java_over_jdwp_as_intellij_starts_it(mesh, shop, idea_listens, tmp_path):
+def java_by_vs_code(folder, jdwp):
+    entry = launch_json_entry(folder)
+    # The class path is the project's own, as the Java extension knows it.
+    words = [entry["javaExec"], jdwp, *entry["vmArgs"], "-cp", folder, entry["mainClass"], *entry["args"]]
+    return words, Path(entry["cwd"]), entry["env"]
+
+
+def java_by_intellij(folder, jdwp):
+    options = run_xml_options(folder)
+    assert options["ALTERNATIVE_JRE_PATH_ENABLED"] == "true"
+    words = [
+        Path(options["ALTERNATIVE_JRE_PATH"]) / "bin" / "java", jdwp, *shlex.split(options["VM_PARAMETERS"]),
+        "-cp", folder, options["MAIN_CLASS_NAME"], *shlex.split(options["PROGRAM_PARAMETERS"]),
+    ]  # fmt: skip
+    return words, Path(options["WORKING_DIRECTORY"]), {"HAIRPIN_SERVICE": "checkout"}
+
+
+@pytest.mark.parametrize(
+    ("ide", "ide_listens"), [(java_by_vs_code, True), (java_by_intellij, True), (java_by_intellij, False)]
+)
+async def test_java_over_jdwp(mesh, shop, ide, ide_listens, tmp_path):
     folder = shop(Language.JAVA)
     builds.run([builds.require("javac", "openjdk-17-jdk-headless"), "-g", "Service.java"], cwd=folder)
     port = next(free_ports())
-    side = f"server=n,suspend=y,address=127.0.0.1:{port}" if idea_listens else f"server=y,suspend=n,address={port}"
-    java = [
-        folder / ".hairpin/jdk/bin/java",
-        f"-agentlib:jdwp=transport=dt_socket,{side}",
-        "-cp",
-        folder,
-        "Service",
-        WHO,
-    ]
+    side = f"server=n,suspend=y,address=127.0.0.1:{port}" if ide_listens else f"server=y,suspend=n,address={port}"
+    java, here, environment = ide(folder, f"-agentlib:jdwp=transport=dt_socket,{side}")
     line = breakpoint_line(folder / "Service.java")
     jdb = ["jdb", "-J-Duser.home=" + str(tmp_path), "-sourcepath", folder]
 
     async def story(debugger):
         await debugger.tell(f"stop at Service:{line}")
         await debugger.said(r"(Deferring|Set) breakpoint")
-        if idea_listens:
+        if ide_listens:
             await debugger.tell("run")
 
         async def at_breakpoint():
@@ -178,23 +215,49 @@ async def test_java_over_jdwp_as_intellij_starts_it(mesh, shop, idea_listens, tm
 
         await steered_request(mesh, at_breakpoint, go_on)
 
-    if idea_listens:
+    if ide_listens:
         async with started(*jdb, "-listen", str(port), cwd=folder) as debugger:
             await debugger.said(r"Listening at address")
-            async with started(*java, cwd=folder):
+            async with started(*java, cwd=here, **environment):
                 await story(debugger)
     else:
-        async with started(*java, cwd=folder) as service:
+        async with started(*java, cwd=here, **environment) as service:
             await service.said(r"Listening for transport dt_socket")
             async with started(*jdb, "-attach", f"127.0.0.1:{port}", cwd=folder) as debugger:
                 await story(debugger)
     await mesh.answered_by("checkout", "alice")
 
 
-async def test_nodes_inspector(mesh, shop):
+BOOTLOADER = """\
+const inspector = require("node:inspector");
+if (process.env.VSCODE_INSPECTOR_OPTIONS && !inspector.url()) {
+  inspector.open(0);
+  inspector.waitForDebugger();
+}
+"""
+"""What js-debug has each Node load: it opens the inspector on a port of its choice and waits for the debugger."""
+
+
+@pytest.mark.parametrize("how", ["bootloader", "--inspect-brk=0"])
+async def test_nodes_inspector(mesh, shop, how, tmp_path):
     folder = shop(Language.NODE)
-    source = folder / "service.js"
-    async with started(folder / ".hairpin/bin/node", "--inspect-brk=0", source, WHO, cwd=folder) as node:
+    entry = launch_json_entry(folder)
+    source = Path(entry["program"])
+    assert source == folder / "service.js"
+    environment, flags = entry["env"], [how]
+    if how == "bootloader":
+        (tmp_path / "bootloader.js").write_text(BOOTLOADER)
+        options = {"inspectorIpc": str(tmp_path / "ipc"), "autoAttachMode": "always"}
+        flags, environment = (
+            [],
+            {
+                **environment,
+                "NODE_OPTIONS": f" --require {tmp_path / 'bootloader.js'} ",
+                "VSCODE_INSPECTOR_OPTIONS": json.dumps(options),
+            },
+        )
+    command = [entry["runtimeExecutable"], *flags, *entry["runtimeArgs"], source, *entry["args"]]
+    async with started(*command, cwd=Path(entry["cwd"]), **environment) as node:
         url = (await node.said(r"Debugger listening on (ws://\S+)"))[1]
         async with aiohttp.ClientSession() as client, client.ws_connect(url) as inspector:
             numbers = itertools.count(1)
@@ -225,11 +288,12 @@ async def test_nodes_inspector(mesh, shop):
 
             await call("Runtime.enable")
             await call("Debugger.enable")
-            await call("Runtime.runIfWaitingForDebugger")
-            await paused()
             line = breakpoint_line(source) - 1
             await call("Debugger.setBreakpointByUrl", url=source.as_uri(), lineNumber=line)
-            await call("Debugger.resume")
+            await call("Runtime.runIfWaitingForDebugger")
+            if flags:
+                await paused()  # at the first line
+                await call("Debugger.resume")
             await steered_request(mesh, at_breakpoint, lambda: call("Debugger.resume"))
     await mesh.answered_by("checkout", "alice")
 
@@ -237,7 +301,9 @@ async def test_nodes_inspector(mesh, shop):
 async def test_pydevd_as_pycharm_starts_it(mesh, shop):
     """PyCharm listens, and its protocol is lines of numbers and XML: 111 sets a breakpoint, 106 goes on."""
     folder = shop(Language.PYTHON)
-    source = folder / "service.py"
+    options = run_xml_options(folder)
+    source = Path(options["SCRIPT_NAME"])
+    assert (source, options["MODULE_MODE"]) == (folder / "service.py", "false")
     pydevd = debugpy() / "_vendored/pydevd/pydevd.py"
     connected = asyncio.get_running_loop().create_future()
 
@@ -247,8 +313,10 @@ async def test_pydevd_as_pycharm_starts_it(mesh, shop):
 
     async with await asyncio.start_server(connect, "127.0.0.1", 0) as ide:
         port = ide.sockets[0].getsockname()[1]
-        command = [pydevd, "--multiprocess", "--client", "127.0.0.1", "--port", port, "--file", source, WHO]
-        async with started(folder / ".hairpin/bin/python", *command, cwd=folder):
+        words = [*shlex.split(options["INTERPRETER_OPTIONS"]), pydevd, "--multiprocess", "--client", "127.0.0.1"]
+        words += ["--port", port, "--file", source, *shlex.split(options["PARAMETERS"])]
+        here, service = Path(options["WORKING_DIRECTORY"]), "checkout"
+        async with started(options["SDK_HOME"], *words, cwd=here, HAIRPIN_SERVICE=service):
             async with asyncio.timeout(40):
                 reader, writer = await connected
 
