@@ -101,17 +101,9 @@ class IstioMesh:
             start_new_session=True,
         )
         run = LaptopRun(process)
-        assert process.stdout and process.stderr
-        async with asyncio.TaskGroup() as tasks:
-            run._readers = (
-                tasks.create_task(run.collect(process.stdout, run.output)),
-                tasks.create_task(run.collect(process.stderr, run.errors)),
-            )
+        async with run.reading():
             try:
                 yield run
-            except Exception as error:
-                error.add_note("\n".join(run.errors))
-                raise
             finally:
                 with contextlib.suppress(TimeoutError):
                     await run.end()

@@ -86,6 +86,25 @@ class Run:
         """Its last line on stderr."""
         return self.errors[-1] if self.errors else ""
 
+    @contextlib.asynccontextmanager
+    async def reading(self) -> AsyncIterator[None]:
+        """Collect its output, to its end, which the block sees to; what the block fails by has all of it as a note."""
+        failure = None
+        assert self.process.stdout
+        assert self.process.stderr
+        async with asyncio.TaskGroup() as tasks:
+            self._readers = (
+                tasks.create_task(self.collect(self.process.stdout, self.output)),
+                tasks.create_task(self.collect(self.process.stderr, self.errors)),
+            )
+            try:
+                yield
+            except Exception as error:  # raised below, where the group does not wrap it
+                failure = error
+        if failure is not None:
+            failure.add_note("\n".join(["on its stdout:", *self.output, "on its stderr:", *self.errors]))
+            raise failure
+
     async def ended(self) -> int:
         """Wait for its end, and for all that it wrote; the exit code, negative for a signal."""
         code = await asyncio.wait_for(self.process.wait(), PATIENCE)
@@ -113,10 +132,10 @@ class Run:
                 if found := re.search(pattern, line):
                     return found
             if self.process.returncode is not None:
-                raise AssertionError(f"ended with {self.process.returncode}:\n" + "\n".join(self.errors))
+                raise AssertionError(f"ended with {self.process.returncode}, without {pattern!r}")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), 0.5)
-        raise AssertionError(f"never said {pattern!r}:\n" + "\n".join(self.errors))
+        raise AssertionError(f"never said {pattern!r}")
 
     async def end(self, number: signal.Signals = signal.SIGINT) -> int:
         """End it by a signal, as a terminal would, and wait."""
@@ -164,12 +183,7 @@ class TestMesh:
             start_new_session=True,  # of a terminal's foreground, its command would get Ctrl-C from the terminal
         )
         run = Run(process)
-        assert process.stdout and process.stderr
-        async with asyncio.TaskGroup() as tasks:
-            run._readers = (
-                tasks.create_task(run.collect(process.stdout, run.output)),
-                tasks.create_task(run.collect(process.stderr, run.errors)),
-            )
+        async with run.reading():
             try:
                 yield run
             finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import aiohttp
 import pytest
 
+from hairpin.model.mesh import AGENT
 from tests.support.istio_mesh import SHOP, install
 from tests.support.mesh import eventually
 
@@ -13,6 +14,9 @@ pytestmark = [pytest.mark.timeout(240)]
 CLUSTER, LAPTOP = "checkout", "laptop of alice"
 SPIFFE = "spiffe://cluster.local/ns/shop/sa/"
 INVENTORY = "http://inventory/"
+IN_A_ROW = 12
+"""Requests, on connections that a sidecar spreads over its workers, each of which keeps its own to inventory."""
+DRAINED_SECONDS = 90
 AS_TARGET = ("run", "--env", "alice", "--target", "deployment/checkout:web", "-n", SHOP, "--identity", "target")
 CHECKOUT_ALONE = {
     "apiVersion": "security.istio.io/v1",
@@ -40,6 +44,13 @@ async def guarded(mesh):
         yield mesh
     finally:
         await mesh.cluster.client.delete("AuthorizationPolicy", "checkout-alone", SHOP)
+        # Connections that sidecars keep stay under it until they are drained, for 45 s: the next test's calls would be refused.
+        callers = [await mesh.caller(), *await mesh.cluster.pods(SHOP, f"app.kubernetes.io/name={AGENT}")]
+
+        async def answers_everyone():
+            return {(await caller.request(INVENTORY)).status for caller in callers for _ in range(IN_A_ROW)} == {200}
+
+        await eventually(answers_everyone, "inventory answers everyone again", seconds=DRAINED_SECONDS)
 
 
 async def refused_by_name(mesh) -> None:

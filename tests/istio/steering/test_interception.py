@@ -31,7 +31,7 @@ def get(host):
     connection.request("GET", "/")
     peer = connection.sock.getpeername()[0]
     response = connection.getresponse()
-    return {"peer": peer, "status": response.status, "headers": json.loads(response.read())["headers"]}
+    return {"peer": peer, "status": response.status, "answer": response.read().decode()}
 names = "inventory", "inventory.shop", "inventory.shop.svc.cluster.local", "checkout-pods", "nobody"
 print(json.dumps({
     "uid": os.getuid(), "capabilities": [l for l in open("/proc/self/status") if l.startswith("CapEff")][0].split()[1],
@@ -73,7 +73,7 @@ async def test_names_and_connections_are_the_pods_for_an_ordinary_user(headless)
         "checkout-pods": sorted(pod["status"]["podIP"] for pod in pods if "deletionTimestamp" not in pod["metadata"]),
         "nobody": True,
     }
-    assert (found["inventory"]["peer"], found["inventory"]["status"]) == (*inventory, 200)
+    assert (found["inventory"]["peer"], found["inventory"]["status"]) == (*inventory, 200), found["inventory"]
     # By its sidecar, under mutual TLS, from the agent.
-    caller = found["inventory"]["headers"]["x-forwarded-client-cert"]
+    caller = json.loads(found["inventory"]["answer"])["headers"]["x-forwarded-client-cert"]
     assert "URI=spiffe://cluster.local/ns/shop/sa/hairpin-agent" in caller
