@@ -31,8 +31,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         sys.stdout.write(table.paths(result["paths"]))
     if "mirror" in arguments.only:
         result["mirror"] = await mirror.measure(arguments.rounds, arguments.seconds)
-        sys.stdout.write(table.paths(result["mirror"]["paths"]))
-        sys.stdout.write(mirror.paced_text(result["mirror"]["paced"]) + mirror.shares_text(result["mirror"]["copied"]))
+        sys.stdout.write(mirror.text(result["mirror"]))
     if "attach" in arguments.only:
         result["attach"] = await attach.measure(arguments.rounds)
         sys.stdout.write(table.times("attach", result["attach"]))

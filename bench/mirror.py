@@ -1,4 +1,9 @@
-"""What a copy costs the request that is copied: with a laptop that takes it, a dead one and a frozen one."""
+"""What a copy costs the request that is copied: with a laptop that takes it, a dead one and a frozen one.
+
+In a cluster, a copy's way (the agent's sidecar, the agent, the laptop) is on other machines than the target's pod, and takes
+no CPU from the answer. So it has other cores here, too, than the load, the caller and the target with their sidecars: what is
+left is what the target's sidecar does itself. How it is where all share all cores stands beside it.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from bench import table
 from bench.mesh import PATIENCE, ROOT, BenchMesh, bench_mesh
 from bench.paths import CONNECTIONS, control_plane, sampled, spread, summary
+from bench.placement import apart, cpu_seconds, halves
 from hairpin.errors import HairpinError
 from hairpin.ports import free_ports
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
 BASELINE = "no session at all"
 PAUSE = 0.005
@@ -27,12 +34,11 @@ _MADE = "cluster.hairpin|copies|80.upstream_rq_total"
 
 
 async def measure(rounds: int, seconds: float) -> dict[str, Any]:
-    """All rows, interleaved: one after another in each round; and which share of the copies was made.
+    """All rows in each placement, interleaved: one after another in each round.
 
     The control plane is frozen meanwhile, so that nobody withdraws the rules of the dead and the frozen laptop.
     """
-    samples: dict[str, dict[int, list[dict[str, float]]]] = {}
-    paces: dict[str, list[float]] = {}
+    cores = halves()
     async with (
         bench_mesh() as mesh,
         _mirror(mesh, "alice"),
@@ -44,32 +50,70 @@ async def measure(rounds: int, seconds: float) -> dict[str, Any]:
         try:
             _signal(_tree(bob), signal.SIGKILL)
             _signal(frozen, signal.SIGSTOP)
+            placements = {"shared": _Samples(mesh, [BASELINE, "mirrored"])}
+            if cores is not None:
+                placements = {"apart": _Samples(mesh, _ROWS), **placements}
             for _ in range(rounds):
-                for name, (host, environment) in _ROWS.items():
-                    headers = {"Host": host} | ({"x-env": environment} if environment else {})
-                    for connections in CONNECTIONS:
-                        before = await _made(mesh)
-                        found = await sampled(mesh.caller, headers, connections, seconds)
-                        found["copied"] = (await _made(mesh) - before) / (found["rps"] * seconds)
-                        samples.setdefault(name, {}).setdefault(connections, []).append(found)
-                    paces.setdefault(name, []).append(await _paced(mesh, headers, seconds))
+                for name, samples in placements.items():
+                    with apart(mesh.supervisor, _NEAR, cores if name == "apart" else None):
+                        await samples.add(seconds)
         finally:
             _signal(frozen, signal.SIGCONT)
             control_plane(mesh).send_signal(signal.SIGCONT)
-    shares = {
-        f"{name}, {connections} connections": sum(one["copied"] for one in found) / len(found)
-        for name, by_connections in samples.items()
-        for connections, found in by_connections.items()
-        if name not in (BASELINE, "a plain sidecar")
-    }
-    paced = {
-        name: {
-            "p50": spread(found),
-            "over": spread([one - base for one, base in zip(found, paces[BASELINE], strict=True)]),
+    return {name: samples.summary() for name, samples in placements.items()}
+
+
+class _Samples:
+    """What was measured in one placement."""
+
+    def __init__(self, mesh: BenchMesh, rows: Iterable[str]) -> None:
+        self._mesh = mesh
+        self._rows = {name: _ROWS[name] for name in rows}
+        self._paths: dict[str, dict[int, list[dict[str, float]]]] = {}
+        self._paces: dict[str, list[float]] = {}
+
+    async def add(self, seconds: float) -> None:
+        """One round."""
+        for name, (host, environment) in self._rows.items():
+            headers = {"Host": host} | ({"x-env": environment} if environment else {})
+            sidecar = self._mesh.supervisor.proxies[host].pid
+            for connections in CONNECTIONS:
+                made, used = await _made(self._mesh), cpu_seconds(sidecar)
+                found = await sampled(self._mesh.caller, headers, connections, seconds)
+                requests = found["rps"] * seconds
+                found["sidecar"] = (cpu_seconds(sidecar) - used) / requests * 1e6  # µs
+                found["copied"] = (await _made(self._mesh) - made) / requests
+                self._paths.setdefault(name, {}).setdefault(connections, []).append(found)
+            self._paces.setdefault(name, []).append(await _paced(self._mesh, headers, seconds))
+
+    def summary(self) -> dict[str, Any]:
+        """Medians, quartiles, and what each is against the baseline of its round."""
+        base = self._paces[BASELINE]
+        paced = {
+            name: {"p50": spread(found), "over": spread([one - b for one, b in zip(found, base, strict=True)])}
+            for name, found in self._paces.items()
         }
-        for name, found in paces.items()
+        sidecars = {
+            f"{name}, {connections} connections": {
+                "cpu": spread([one["sidecar"] for one in found]),
+                "copied": sum(one["copied"] for one in found) / len(found),
+            }
+            for name, by_connections in self._paths.items()
+            for connections, found in by_connections.items()
+        }
+        return {"paths": summary(self._paths, BASELINE), "paced": paced, "sidecars": sidecars}
+
+
+def text(result: dict[str, Any]) -> str:
+    """All of it."""
+    titles = {
+        "apart": "copies; load, caller and target on cores of their own, all others (agent, laptop) on the others",
+        "shared": "copies; everyone on all cores",
     }
-    return {"paths": summary(samples, BASELINE), "paced": paced, "copied": shares}
+    return "".join(
+        f"\n{titles[placement]}{table.paths(found['paths'])}{paced_text(found['paced'])}{_sidecars_text(found['sidecars'])}"
+        for placement, found in result.items()
+    )
 
 
 def paced_text(paced: dict[str, Any]) -> str:
@@ -82,12 +126,16 @@ def paced_text(paced: dict[str, Any]) -> str:
     return "\n".join(["", f"p50 at one request each {PAUSE * 1e3:.0f} ms, and over the baseline", *lines]) + "\n"
 
 
-def shares_text(shares: dict[str, float]) -> str:
-    """How many of the requests left the sidecar in copy."""
-    lines = [f"  {name:<45} {share:>5.0%}" for name, share in shares.items()]
-    return "\n".join(["", "copied", *lines]) + "\n"
+def _sidecars_text(sidecars: dict[str, Any]) -> str:
+    """What the target's sidecar itself used, and how many of the requests left it in copy."""
+    lines = [
+        f"  {name:<45} {row['cpu']['median']:>4.0f} µs ({row['cpu']['low']:.0f}–{row['cpu']['high']:.0f})  {row['copied']:>5.0%}"
+        for name, row in sidecars.items()
+    ]
+    return "\n".join(["", "CPU of the target's sidecar per request, and the share of requests copied", *lines]) + "\n"
 
 
+_NEAR = ("caller", "target", "plain", "idle")
 _ROWS = {
     "a plain sidecar": ("plain", ""),
     BASELINE: ("idle", ""),
