@@ -85,11 +85,9 @@ _HERE = tuple(
     ipaddress.ip_network(network) for network in ("127.0.0.0/8", "0.0.0.0/32", "::1/128", "::/128")
 )  # a program that connects to 0.0.0.0 or :: reaches this machine (Linux' ip(7))
 _LOCALHOST = "this machine itself stays local"
-_BUILT_IN = (
-    *(Rule(action=Action.LOCAL, network=network, source=_LOCALHOST) for network in _HERE),
-    Rule(action=Action.LOCAL, hosts="localhost", source=_LOCALHOST),
-    Rule(action=Action.LOCAL, hosts="*.localhost", source=_LOCALHOST),
-)
+_STAYS = Decision(Action.LOCAL, _LOCALHOST)
+_LOCALHOSTS = tuple(Rule(action=Action.LOCAL, hosts=hosts, source=_LOCALHOST) for hosts in ("localhost", "*.localhost"))
+_BUILT_IN = (*(Rule(action=Action.LOCAL, network=network, source=_LOCALHOST) for network in _HERE), *_LOCALHOSTS)
 _LISTENED = Decision(Action.LOCAL, "this machine listens there itself")
 
 
@@ -125,9 +123,12 @@ class Rules:
         for rule in self.user:
             if rule.matches(plain, address, port):
                 return Decision(rule.action, rule.source)
-        if address is not None and self.listened(address, port):
-            return _LISTENED
-        for rule in (*_BUILT_IN, *self.registries):
+        if address is not None:
+            if self.listened(address, port):
+                return _LISTENED
+            if _is_here(address):
+                return _STAYS
+        for rule in (*_LOCALHOSTS, *self.registries):
             if rule.matches(plain, address, port):
                 return Decision(rule.action, rule.source)
         return DEFAULT
@@ -304,6 +305,7 @@ def _unmapped(address: Address | None) -> Address | None:
     return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
 
 
+@functools.lru_cache(1024)
 def _is_here(address: Address) -> bool:
     return any(_inside(address, network) for network in _HERE)
 

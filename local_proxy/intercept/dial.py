@@ -40,9 +40,11 @@ class _Dial:
     def advance(self) -> int | None:
         """Write the header: 0 when it is, None if the socket isn't connected yet, or an errno."""
         try:
+            if not self.rest:
+                return None if tcp_state(self.caller.handle) in (SYN_SENT, SYN_RECEIVED) else 0
             while self.rest:
                 self.rest = self.rest[self.caller.handle.send(self.rest) :]
-            return None if tcp_state(self.caller.handle) in (SYN_SENT, SYN_RECEIVED) else 0
+            return 0  # what takes bytes is connected
         except BlockingIOError:
             return None
         except OSError as error:
@@ -65,6 +67,9 @@ class Dialer:
 
     def gateway(self, caller: Caller, port: int, address: Endpoint, to: ToGateway) -> None:
         """Connect to the gateway. If it is not known whether the agent refuses that, a connect that may wait waits for it."""
+        if not to.ask:
+            self.dial(caller, port, (address, to))
+            return
         blocking = os.get_blocking(caller.handle.fileno())
 
         def go() -> None:
@@ -77,9 +82,7 @@ class Dialer:
             else:
                 self.dial(caller, port, (address, to))
 
-        if not to.ask:
-            go()
-        elif blocking:
+        if blocking:
             self._dials.add(caller.id)
             self._question(to, go)
         else:

@@ -48,6 +48,12 @@ for _call in ("process_vm_readv", "process_vm_writev"):
         getattr(_libc, _call).restype = ctypes.c_ssize_t
 
 
+# A socket address is read for every connect: made once, and used by the supervisor's thread alone.
+_name = ctypes.create_string_buffer(_LONGEST_NAME)
+_there = _Vector()
+_NAME_HERE, _THERE = ctypes.byref(_Vector(ctypes.addressof(_name), _LONGEST_NAME)), ctypes.byref(_there)
+
+
 class Notification(NamedTuple):
     """A call that waits for its answer."""
 
@@ -146,15 +152,21 @@ class Threads:
             os.close(self._pidfds.pop(tid))
         raise OSError(error, os.strerror(error))
 
-    def socket(self, tid: int, descriptor: int) -> socket.socket:
+    def socket(self, tid: int, descriptor: int, *, tcp: bool = False) -> socket.socket:
         """A duplicate of a thread's socket.
+
+        Args:
+            tid: the thread's ID.
+            descriptor: its number there.
+            tcp: take it for TCP without asking for its type and protocol; `sockets.tcp_state` tells, and `sockets.asked` asks.
 
         Raises:
             OSError: see `descriptor`; ENOTSOCK.
         """
         duplicate = self.descriptor(tid, descriptor)
+        kind, protocol = (socket.SOCK_STREAM, socket.IPPROTO_TCP) if tcp else (-1, -1)
         try:
-            return socket.socket(fileno=duplicate)
+            return socket.socket(-1, kind, protocol, duplicate)
         except OSError:
             os.close(duplicate)
             raise
@@ -188,6 +200,10 @@ def read_memory(tid: int, address: int, length: int) -> bytes:
     Raises:
         OSError: EFAULT if nothing is mapped there, EPERM if we may not, ESRCH.
     """
+    if length <= _LONGEST_NAME:
+        _there.base, _there.length = address, length
+        copied = _checked(_libc.process_vm_readv(tid, _NAME_HERE, 1, _THERE, 1, 0))
+        return _name.raw[:copied]
     buffer = ctypes.create_string_buffer(length)
     copied = _copy(_libc.process_vm_readv, tid, buffer, address, length)
     return buffer.raw[:copied]
@@ -207,11 +223,14 @@ def _copy(
     call: ctypes._NamedFuncPointer, tid: int, buffer: ctypes.Array[ctypes.c_char], address: int, length: int
 ) -> int:
     local, remote = _Vector(ctypes.addressof(buffer), length), _Vector(address, length)
-    copied = call(tid, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0)
-    if copied < 0:
+    return _checked(call(tid, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0))
+
+
+def _checked(result: int) -> int:
+    if result < 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
-    return int(copied)
+    return result
 
 
 def write_name(tid: int, pointer: int, length_pointer: int, raw: bytes) -> bool:

@@ -7,6 +7,7 @@ decide. A refused destination fails as a closed port does, and the reason is sai
 from __future__ import annotations
 
 import errno
+import functools
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -209,5 +210,6 @@ class Machine:
         return address.address in self.name_servers or not _is_here(address.address)
 
 
+@functools.lru_cache(1024)
 def _is_here(address: IPAddress) -> bool:
     return address.is_loopback or address.is_unspecified

@@ -34,9 +34,17 @@ def transport(handle: socket.socket) -> Transport:
     return Transport.OTHER
 
 
-def tcp_state(handle: socket.socket) -> int:
-    """A TCP socket's state."""
-    return handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+def tcp_state(handle: socket.socket) -> int | None:
+    """A TCP socket's state; None if it is none."""
+    try:
+        return handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    except OSError:
+        return None
+
+
+def asked(handle: socket.socket) -> socket.socket:
+    """The same socket, with its type and protocol as the kernel has them."""
+    return socket.socket(fileno=handle.detach())
 
 
 def connect_here(handle: socket.socket, port: int) -> int:

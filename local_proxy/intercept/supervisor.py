@@ -25,7 +25,7 @@ from local_proxy.intercept.listeners import Listeners
 from local_proxy.intercept.listening import Moves
 from local_proxy.intercept.machine import Fail, Machine, Pass, ToGateway, ToResolver, ToSink, Transport
 from local_proxy.intercept.reactor import Reactor
-from local_proxy.intercept.sockets import CLOSED, Peers, tcp_state, transport
+from local_proxy.intercept.sockets import CLOSED, Peers, asked, tcp_state, transport
 from local_proxy.intercept.tools import Caller, Tools
 
 _FORBIDDEN = frozenset({errno.EPERM, errno.EACCES})
@@ -156,8 +156,15 @@ class Supervisor:
             return
         if not self._listener.valid(notification.id):
             return
-        handle = self._threads.socket(notification.tid, descriptor & _LOW)
+        handle = self._threads.socket(notification.tid, descriptor & _LOW, tcp=True)
         try:
+            state = tcp_state(handle)
+            if state is None:
+                handle = asked(handle)
+            elif state != CLOSED:
+                self._listener.resume(notification.id)  # EISCONN, EALREADY
+                handle.close()
+                return
             kept = self._connect_socket(notification, handle, raw, address, moved)
         except BaseException:
             handle.close()
@@ -175,8 +182,8 @@ class Supervisor:
     ) -> bool:
         """Whether the socket is kept, to be closed later."""
         spoken = transport(handle)
-        if isinstance(address, Endpoint) and (family(raw) != handle.family or _connected(handle, spoken)):
-            self._listener.resume(notification.id)  # EAFNOSUPPORT, EISCONN, EALREADY
+        if isinstance(address, Endpoint) and family(raw) != handle.family:
+            self._listener.resume(notification.id)  # EAFNOSUPPORT
             return False
         if moved is not None and spoken is Transport.TCP:
             self._dialer.moved(Caller(notification.id, handle, raw), with_port(raw, moved))
@@ -261,7 +268,3 @@ class Supervisor:
         if line and line not in self._told and len(self._told) < _MOST_LINES:
             self._told.add(line)
             self._tell(line)
-
-
-def _connected(handle: socket.socket, spoken: Transport) -> bool:
-    return spoken is Transport.TCP and tcp_state(handle) != CLOSED
