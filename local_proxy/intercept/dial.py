@@ -39,16 +39,16 @@ class _Dial:
 
     def advance(self) -> int | None:
         """Write the header: 0 when it is, None if the socket isn't connected yet, or an errno."""
+        if not self.rest:
+            return None if tcp_state(self.caller.handle) in (SYN_SENT, SYN_RECEIVED) else 0
         try:
-            if not self.rest:
-                return None if tcp_state(self.caller.handle) in (SYN_SENT, SYN_RECEIVED) else 0
             while self.rest:
                 self.rest = self.rest[self.caller.handle.send(self.rest) :]
-            return 0  # what takes bytes is connected
         except BlockingIOError:
             return None
         except OSError as error:
             return error.errno or errno.ECONNREFUSED
+        return 0  # what takes bytes is connected
 
 
 class Dialer:
