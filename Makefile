@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ONCE ?=
+PURE := tests/unit tests/protocol tests/contract
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast test-laptop test-istio laptop-build mesh-build mesh-up check format chaos chaos-istio bench bench-istio lock schema manifests clean
@@ -27,13 +28,14 @@ test: $(READY) check ## every check and every test; those that take minutes of w
 	@$(BIN)/python -m tests.support.cluster.binaries || true
 	@$(BIN)/python -m tests.laptop.builds || true
 	@$(BIN)/pytest -m slow $(PYTEST) > .slow-tests.log 2>&1 & slow=$$!; \
-	$(BIN)/pytest --ignore=tests/istio -m "not istio and not slow" $(PYTEST); rest=$$?; \
+	$(BIN)/pytest $(PURE) -n auto $(PYTEST); pure=$$?; \
+	$(BIN)/pytest $(PURE:%=--ignore=%) --ignore=tests/istio -m "not istio and not slow" $(PYTEST); rest=$$?; \
 	$(BIN)/pytest tests/istio tests/laptop -m "istio and not slow" $(PYTEST); istio=$$?; \
 	wait $$slow; slow=$$?; cat .slow-tests.log; \
-	[ $$rest = 0 ] && [ $$slow = 0 ] && [ $$istio = 0 ]
+	[ $$pure = 0 ] && [ $$rest = 0 ] && [ $$slow = 0 ] && [ $$istio = 0 ]
 
 test-fast: $(READY) ## the pure tests alone: a minute
-	$(BIN)/pytest tests/unit tests/protocol $(PYTEST)
+	$(BIN)/pytest tests/unit tests/protocol -n auto $(PYTEST)
 
 test-laptop: $(READY) laptop-build mesh-build ## the laptop's side: programs of many languages under `hairpin run` (Node, Go, Java, Rust, musl-tools; root for the mesh)
 	$(BIN)/pytest tests/laptop $(PYTEST)
