@@ -36,7 +36,11 @@ class Stream:
         await self.connection.send(self.number, data, end=end)
 
     def reset(self) -> None:
-        """Gives the request up (CANCEL)."""
+        """Gives the request up (CANCEL); what came of it and was not taken leaves the connection's window to the others."""
+        while not self.events.empty():
+            event = self.events.get_nowait()
+            if isinstance(event, h2.events.DataReceived):
+                self.connection.taken(self.number, event.flow_controlled_length)
         self.connection.reset(self.number)
 
     async def response(self) -> int:
