@@ -29,7 +29,7 @@ test: $(READY) check ## every check and every test; those that take minutes of w
 	@$(BIN)/python -m tests.laptop.builds || true
 	@$(BIN)/pytest -m slow $(PYTEST) > .slow-tests.log 2>&1 & slow=$$!; \
 	$(BIN)/pytest $(PURE) -n auto $(PYTEST); pure=$$?; \
-	$(BIN)/pytest $(PURE:%=--ignore=%) --ignore=tests/istio -m "not istio and not slow" $(PYTEST); rest=$$?; \
+	$(BIN)/pytest $(PURE:%=--ignore=%) --ignore=tests/istio -n 2 --dist loadfile -m "not istio and not slow" $(PYTEST); rest=$$?; \
 	$(BIN)/pytest tests/istio tests/laptop -m "istio and not slow" $(PYTEST); istio=$$?; \
 	wait $$slow; slow=$$?; cat .slow-tests.log; \
 	[ $$pure = 0 ] && [ $$rest = 0 ] && [ $$slow = 0 ] && [ $$istio = 0 ]
