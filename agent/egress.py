@@ -26,7 +26,7 @@ from hairpin.envoy.config import (
     typed,
     virtual_host,
 )
-from hairpin.headers import AGENT_ITSELF, HOST_HEADER, REFUSED_HEADER, SESSION_HEADER
+from hairpin.headers import AGENT_ITSELF, FAILED_HEADER, HOST_HEADER, REFUSED_HEADER, SESSION_HEADER
 
 EGRESS_POLICY = "hairpin.egress"
 """The ECDS resource that says which sessions may use the egress."""
@@ -91,7 +91,10 @@ def egress_listener(settings: AgentSettings) -> Config:
         early_header_mutation_extensions=[forget],
         filters=(who, judge),
         route_config={"virtual_hosts": hosts, "ignore_port_in_host_matching": True},
-        local_reply_config={"body_format": {"text_format_source": {"inline_string": ""}}},
+        local_reply_config={
+            "body_format": {"text_format_source": {"inline_string": ""}},
+            "mappers": [_why_failed()],
+        },
         upgrade_configs=[{"upgrade_type": "CONNECT"}],
         http2_protocol_options={
             "allow_connect": True,
@@ -127,6 +130,15 @@ def _connect(cluster: str) -> Config:
     return {
         "match": {"connect_matcher": {}},
         "route": {"cluster": cluster, "timeout": "0s", "idle_timeout": "0s", "upgrade_configs": [upgrade]},
+    }
+
+
+def _why_failed() -> Config:
+    """A connect that failed says why: a laptop makes it the program's errno (`local_proxy.intercept.answers`)."""
+    failures = {"op": "GE", "value": {"default_value": 500, "runtime_key": "hairpin.egress.failures"}}
+    return {
+        "filter": {"status_code_filter": {"comparison": failures}},
+        "headers_to_add": [set_header(FAILED_HEADER, "%RESPONSE_CODE_DETAILS%")],
     }
 
 

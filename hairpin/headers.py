@@ -20,5 +20,8 @@ HOST_HEADER = "x-hairpin-host"
 REFUSED_HEADER = "x-hairpin-refused"
 """Why the agent refuses a connection."""
 
+FAILED_HEADER = "x-hairpin-failed"
+"""Why the agent could not connect, in its Envoy's words."""
+
 AGENT_ITSELF = "hairpin.internal"
 """The authority of laptops' questions to the agent itself, on its egress."""

@@ -8,7 +8,7 @@ program's connection is then closed, as a sidecar closes one that leads nowhere.
 
 from __future__ import annotations
 
-from hairpin.envoy.config import Config, as_downstream, json_log, tcp, typed
+from hairpin.envoy.config import Config, as_downstream, json_log, pipe, static_cluster, tcp, typed
 from hairpin.headers import HOST_HEADER
 from local_proxy.egress import FOREVER, LOOPBACK, plain_cluster, request_log
 from local_proxy.inject import AUTHORITY_STATE, HTTP1, INSPECTION, NAME_STATE, filter_state, http_chain, inspector
@@ -28,6 +28,8 @@ _IDLE = "2s"
 """How long a connection of HTTP is kept between two requests, also once the program's has ended: Envoy's pool is not told.
 Servers wait longer, so none closes one that is about to be used.
 """
+ANSWERS = "gateway-answers"
+"""The cluster that answers are told to."""
 HTTP = "gateway-http"
 """The internal listener behind the gateway for connections that are HTTP, and its cluster."""
 
@@ -42,7 +44,8 @@ def gateway_listeners(settings: LaptopSettings) -> list[Config]:
         rules=[_taken(AUTHORITY_TLV, "authority"), _taken(NAME_TLV, "name")],
         disallowed_versions=["V1"],
     )
-    bytes_only = {"filters": [_proxy("gateway", _AUTHORITY, _NAME)]}
+    answers = () if settings.answers is None else (_answers(),)
+    bytes_only = {"filters": [_proxy("gateway", _AUTHORITY, _NAME, answers=answers)]}
     gateway = {"name": "gateway", "address": tcp(LOOPBACK, settings.gateway_port)}
     if settings.inject is None:
         return [
@@ -70,8 +73,12 @@ def gateway_listeners(settings: LaptopSettings) -> list[Config]:
 
 
 def gateway_clusters(settings: LaptopSettings) -> list[Config]:
-    """The internal listener as a cluster, where there is one: it gives each connection a CONNECT of its own."""
-    if settings.gateway_port is None or settings.inject is None:
+    """Where answers go, if they do. The internal listener, where there is one: it gives each connection a CONNECT of its own."""
+    if settings.gateway_port is None:
+        return []
+    if settings.answers is not None:
+        return [static_cluster(ANSWERS, pipe(settings.answers))]
+    if settings.inject is None:
         return []
     protocols = as_downstream(http1=HTTP1, common_http_protocol_options={"idle_timeout": _IDLE})
     return [
@@ -83,9 +90,32 @@ def _taken(kind: int, key: str) -> Config:
     return {"tlv_type": kind, "on_tlv_present": {"metadata_namespace": _SPACE, "key": key}}
 
 
-def _proxy(prefix: str, authority: str, name: str, *told: Config) -> Config:
-    """A CONNECT for each connection; authority and name are format strings, `told` filters which have a line."""
+def _answers() -> Config:
+    """Says of each connection, unbuffered, that its CONNECT was answered with 200, or why it ends: see `intercept.answers`."""
+    record = {"from": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%", "answer": _ANSWER, "flags": "%RESPONSE_FLAGS%"}
+    return typed(
+        "envoy.access_loggers.fluentd",
+        "extensions.access_loggers.fluentd.v3.FluentdAccessLogConfig",
+        cluster=ANSWERS,
+        tag="hairpin",
+        stat_prefix=ANSWERS,
+        buffer_size_bytes=1,
+        record=record,
+    )
+
+
+def _proxy(prefix: str, authority: str, name: str, *told: Config, answers: tuple[Config, ...] = ()) -> Config:
+    """A CONNECT for each connection.
+
+    Args:
+        prefix: of its statistics.
+        authority: a format string.
+        name: a format string.
+        told: filters which connections have a line.
+        answers: access logs that are told of a connection also when it is made.
+    """
     log = json_log(
+        {"log_type_filter": {"types": ["TcpConnectionEnd"]}},
         *told,
         gateway=authority,
         name=name,
@@ -106,6 +136,7 @@ def _proxy(prefix: str, authority: str, name: str, *told: Config) -> Config:
             "propagate_response_headers": True,
         },
         max_connect_attempts=_ATTEMPTS,
-        access_log=[log],
+        access_log=[log, *answers],
+        access_log_options={"flush_access_log_on_connected": bool(answers)},
         **FOREVER,
     )

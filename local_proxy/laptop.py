@@ -72,6 +72,7 @@ class Laptop:
         directory: a private directory, for this session alone.
         egress_port: the HTTP proxy's port.
         gateway_port: the gateway's port; None: there is none.
+        answers: where it is said what became of connections through it, see `LaptopSettings`.
         inject: the environment whose header is added to the command's requests; None: nothing is.
         app: where the process listens, if it does.
         on_egress: called with each request of the command's.
@@ -88,6 +89,7 @@ class Laptop:
         *,
         egress_port: int,
         gateway_port: int | None = None,
+        answers: Path | None = None,
         inject: Environment | None = None,
         app: tuple[str, int] | None = None,
         on_egress: Callable[[EgressSeen], None],
@@ -108,6 +110,7 @@ class Laptop:
             egress_identity=session.status.egress_identity,
             egress_port=egress_port,
             gateway_port=gateway_port,
+            answers=answers,
             inject=inject,
             directory=directory,
         )

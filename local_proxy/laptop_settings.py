@@ -28,6 +28,8 @@ class LaptopSettings:
     """The HTTP proxy's, on loopback."""
     gateway_port: int | None = None
     """The gateway's, on loopback; None: there is none."""
+    answers: Path | None = None
+    """Where it is said at once what became of each connection through the gateway: a Unix socket; None: nowhere."""
     inject: Environment | None = None
     """The environment whose header is added to the process's requests; None: nothing is."""
     directory: Path

@@ -15,7 +15,7 @@ from local_proxy.console import Console
 from local_proxy.held import Held
 from local_proxy.inject import injected
 from local_proxy.keeper import ClaimRefusedError, GoneError, Keeper, StoppedError
-from local_proxy.laptop import Laptop
+from local_proxy.laptop import ConnectionSeen, Laptop
 from local_proxy.messages import connection_text, egress_text, no_tunnel_text
 from local_proxy.news import News
 from local_proxy.ports import Listener
@@ -50,6 +50,7 @@ class Link:
         directory: a private directory, for keys and Envoy's files.
         egress_port: the HTTP proxy's port.
         gateway_port: the gateway's port; None: there is none.
+        exact: whether connections through the gateway are answered one by one, see `answers`.
         inject_env: whether the environment's header is added to the command's requests.
         console: where to tell what happens.
         asks: whether to ask the agents for the requests that come here, since the control plane does not tell them.
@@ -64,6 +65,7 @@ class Link:
         *,
         egress_port: int,
         gateway_port: int | None = None,
+        exact: bool = False,
         inject_env: bool = False,
         console: Console,
         asks: bool = False,
@@ -74,6 +76,7 @@ class Link:
         self._directory = directory
         self._egress_port = egress_port
         self._gateway_port = gateway_port
+        self._exact = exact
         self._inject_env = inject_env
         self._console = console
         self._asks = asks
@@ -98,6 +101,11 @@ class Link:
     def laptop(self) -> Laptop | None:
         """Its Envoy, while there is a session."""
         return self._laptop
+
+    @property
+    def answers(self) -> Path | None:
+        """The Unix socket that the laptop's Envoy says to what became of connections; None if it does not."""
+        return self._directory / "answers.sock" if self._exact else None
 
     @property
     def directory(self) -> Path:
@@ -229,12 +237,17 @@ class Link:
             directory,
             egress_port=self._egress_port,
             gateway_port=self._gateway_port,
+            answers=self.answers,
             inject=injected(session, self._plane.routing_key) if self._inject_env else None,
             app=(listener.host, listener.port) if listener else None,
             on_egress=lambda seen: self._console.call(egress_text(seen)),
-            on_connection=lambda seen: self._console.call(connection_text(seen)),
+            on_connection=self._on_connection,
             on_problem=self._on_problem,
         )
+
+    def _on_connection(self, seen: ConnectionSeen) -> None:
+        if not (self._exact and seen.refused):  # else the connect itself was answered so, and that was said
+            self._console.call(connection_text(seen))
 
     def _new_keeper(self, store: SessionStore, laptop: Laptop) -> Keeper:
         return Keeper(

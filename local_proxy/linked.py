@@ -9,6 +9,7 @@ from hairpin.api import ServerRefusalError
 from hairpin.errors import HairpinError, InvalidFieldError
 from local_proxy.console import Console
 from local_proxy.control_planes import EmbeddedMesh, KubernetesCluster
+from local_proxy.intercept.choices import Connect
 from local_proxy.kubectl import kubectl_forwards
 from local_proxy.link import Link
 from local_proxy.lookups import LookedUp
@@ -44,6 +45,7 @@ async def linked(
                 directory,
                 egress_port=egress_port,
                 gateway_port=gateway_port,
+                exact=options.connect is Connect.EXACT,
                 inject_env=options.inject_env,
                 console=console,
                 asks=isinstance(plane, KubernetesCluster) and console.tells_requests,

@@ -18,7 +18,7 @@ from hairpin.model.target import Target
 from hairpin.model.version import OURS
 from hairpin.ports import free_ports
 from local_proxy.control_planes import Connection
-from local_proxy.intercept.choices import Intercept, UdpPolicy
+from local_proxy.intercept.choices import Connect, Intercept, UdpPolicy
 from local_proxy.rule_flags import rules_in
 from local_proxy.rules import Rule
 from local_proxy.target.given import TargetOptions, target_options
@@ -68,6 +68,7 @@ class RunOptions:
     rules: tuple[Rule, ...] = ()
     """Where the command's connections go, as the user says."""
     intercept: Intercept = Intercept.AUTO
+    connect: Connect = Connect.AT_ONCE
     udp: UdpPolicy = UdpPolicy.REFUSE
     inject_env: bool = False
     """Whether the environment's header is added to the command's requests that lack it."""
@@ -123,6 +124,7 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
         lease_seconds=_lease(arguments.lease),
         rules=rules_in(arguments),
         intercept=_choice("--intercept", arguments.intercept, Intercept),
+        connect=_choice("--connect", arguments.connect, Connect),
         udp=_choice("--udp", arguments.udp, UdpPolicy),
         inject_env=arguments.inject_env,
         from_target=target_options(arguments),
@@ -183,10 +185,22 @@ def _check_together(options: RunOptions, arguments: argparse.Namespace) -> None:
         raise InvalidFieldError(
             "--inject-env", None, "has no environment whose header to add", "write --env NAME, or leave it out"
         )
+    _check_exact(options)
     if options.egress_port is not None and options.egress_port == options.port:
         raise InvalidFieldError(
             "--egress-port", options.egress_port, "is --port too, which the process listens on", "choose another"
         )
+
+
+def _check_exact(options: RunOptions) -> None:
+    if options.connect is not Connect.EXACT:
+        return
+    if options.inject_env:
+        problem = "does not go with --inject-env, which reads a request before it knows whereto, so after the connect"
+        raise InvalidFieldError("--connect", str(options.connect), problem, "leave one of them out")
+    if options.intercept is Intercept.OFF:
+        problem = "means nothing with --intercept off: connects are the program's own"
+        raise InvalidFieldError("--connect", str(options.connect), problem, "leave one of them out")
 
 
 def _check_steal(options: RunOptions, arguments: argparse.Namespace) -> None:

@@ -50,6 +50,7 @@ async def way_into_mesh(
         rules = all_rules(options.rules, os.environ)
         mesh = Mesh(
             gateway=gateway,
+            answers=link.answers,
             http_proxy=http_proxy,
             rules=replace(rules, listened=OwnListeners()),
             local_hosts=(*local_hosts(options.rules), *registry_hosts(rules)),

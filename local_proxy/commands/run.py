@@ -69,6 +69,13 @@ class Run(Command):
             "else set proxy variables; on: or don't run it; off: set proxy variables",
         )
         here.add_argument(
+            "--connect",
+            default="at-once",
+            metavar="at-once|exact",
+            help="when its connects into the mesh are answered: at-once (default): as by a sidecar, before the destination is "
+            "dialled; exact: when it is, with its error",
+        )
+        here.add_argument(
             "--udp",
             default="refuse",
             metavar="HOW",

@@ -15,6 +15,15 @@ class Intercept(StrEnum):
     OFF = "off"
 
 
+class Connect(StrEnum):
+    """When a connect into the mesh is answered."""
+
+    AT_ONCE = "at-once"
+    """Before the destination is dialled, as by a sidecar."""
+    EXACT = "exact"
+    """When the agent has dialled it, or could not, with the error that it got."""
+
+
 class UdpPolicy(StrEnum):
     """What becomes of UDP that is no question to a name server and not local."""
 

@@ -11,6 +11,7 @@ measured (the kernel keeps the answer "always allowed" per number); what is repo
 | getpeername | always: it answers with the address that the program connected to |
 | bind, listen | where asked for: they are called once per server |
 | getsockname | where asked for: it answers with the port that the program believes to be bound to |
+| getsockopt | where asked for, and SO_ERROR alone: it answers with a connect's exact error |
 | sendmsg, sendto with MSG_FASTOPEN | EOPNOTSUPP, as where fast open is off: it would connect past us |
 | io_uring_setup | ENOSYS, as in Docker's default profile: its connects are not seen here |
 """
@@ -28,6 +29,7 @@ _NUMBER, _ARCHITECTURE = 0, 4  # offsets in struct seccomp_data
 _ALLOW, _NOTIFY, _ERRNO = 0x7FFF0000, 0x7FC00000, 0x00050000  # SECCOMP_RET_*
 _X32_BIT = 0x40000000
 _MSG_FASTOPEN = 0x20000000
+_SOL_SOCKET, _SO_ERROR = 1, 4
 
 
 class Call(StrEnum):
@@ -41,12 +43,15 @@ class Call(StrEnum):
     GETSOCKNAME = "getsockname"
     BIND = "bind"
     LISTEN = "listen"
+    GETSOCKOPT = "getsockopt"
 
 
 ALWAYS = frozenset({Call.CONNECT, Call.SENDTO, Call.RECVFROM, Call.GETPEERNAME})
 """What interception of connections and names needs."""
 LISTENING = frozenset({Call.BIND, Call.LISTEN, Call.GETSOCKNAME})
 """What moving ports needs, beside that."""
+EXACT = frozenset({Call.GETSOCKOPT})
+"""What exact errors need, beside that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,7 @@ ARCHITECTURES = {
             Call.LISTEN: 50,
             Call.GETSOCKNAME: 51,
             Call.GETPEERNAME: 52,
+            Call.GETSOCKOPT: 55,
         },
         sendmsg=46,
         seccomp=317,
@@ -105,6 +111,7 @@ ARCHITECTURES = {
             Call.GETPEERNAME: 205,
             Call.SENDTO: 206,
             Call.RECVFROM: 207,
+            Call.GETSOCKOPT: 209,
             Call.RECVMSG: 212,
         },
         sendmsg=211,
@@ -143,6 +150,8 @@ def _body(call: Call) -> list[bytes]:
             return [*_if_fast_open(3), *_if_pointer(4)]
         case Call.RECVFROM:
             return _if_pointer(4)
+        case Call.GETSOCKOPT:
+            return _if_socket_error()
         case _:
             return [_return(_NOTIFY)]
 
@@ -175,6 +184,18 @@ def _if_pointer(argument: int) -> list[bytes]:
         _instruction(_EQUAL, 0, no=1),
         _return(_ALLOW),
         _return(_NOTIFY),
+    ]
+
+
+def _if_socket_error() -> list[bytes]:
+    """Notify if it is SO_ERROR that is asked for. Both are ints, in the lower half of what the register holds."""
+    return [
+        _instruction(_LOAD, _argument(1)),
+        _instruction(_EQUAL, _SOL_SOCKET, no=3),
+        _instruction(_LOAD, _argument(2)),
+        _instruction(_EQUAL, _SO_ERROR, no=1),
+        _return(_NOTIFY),
+        _return(_ALLOW),
     ]
 
 

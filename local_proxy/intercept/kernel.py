@@ -6,6 +6,7 @@ caller's if the notification is valid afterwards (the caller may have died, and 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -132,6 +133,7 @@ class Threads:
     def __init__(self, architecture: Architecture) -> None:
         self._number = architecture.pidfd_getfd
         self._pidfds: OrderedDict[int, int] = OrderedDict()
+        self._processes: dict[int, int] = {}
 
     def descriptor(self, tid: int, descriptor: int) -> int:
         """A duplicate of a thread's descriptor.
@@ -150,7 +152,44 @@ class Threads:
                 break
             # Of a thread that is gone; its ID may be another's now.
             os.close(self._pidfds.pop(tid))
+            self._processes.pop(tid, None)
         raise OSError(error, os.strerror(error))
+
+    def process(self, tid: int) -> int:
+        """The ID of a thread's process; the thread's own if it is gone."""
+        found = self._processes.get(tid)
+        if found is None:
+            with contextlib.suppress(OSError):
+                found = _process(tid)
+            if len(self._processes) >= _MOST_THREADS:
+                self._processes.clear()
+            self._processes[tid] = found = found or tid
+        return found
+
+    def again(self, tid: int, process: int, descriptor: int, number: int) -> socket.socket | None:
+        """A duplicate of the socket that had a descriptor, by the `cookie` that it had; None if it is not there any more.
+
+        Args:
+            tid: the thread that had it, which may be gone.
+            process: its process.
+            descriptor: its number there.
+            number: the cookie.
+        """
+        others: tuple[int, ...] = ()
+        with contextlib.suppress(OSError):
+            others = tuple(int(name) for name in os.listdir(f"/proc/{process}/task") if int(name) != tid)  # noqa: PTH208
+        for one in (tid, *others):
+            try:
+                handle = self.socket(one, descriptor)
+            except OSError as error:
+                if error.errno == errno.ESRCH:  # they share descriptors: another one still has them
+                    continue
+                return None
+            if cookie(handle) == number:
+                return handle
+            handle.close()
+            return None
+        return None
 
     def socket(self, tid: int, descriptor: int, *, tcp: bool = False) -> socket.socket:
         """A duplicate of a thread's socket.
@@ -189,9 +228,13 @@ def _open_pidfd(tid: int) -> int:
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
+    return os.pidfd_open(_process(tid))
+
+
+def _process(tid: int) -> int:
     with open(f"/proc/{tid}/status", "rb") as status:  # noqa: PTH123
         group = next(line for line in status if line.startswith(b"Tgid:"))
-    return os.pidfd_open(int(group.split()[1]))
+    return int(group.split()[1])
 
 
 def read_memory(tid: int, address: int, length: int) -> bytes:

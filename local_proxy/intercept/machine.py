@@ -15,7 +15,8 @@ from enum import Enum
 from typing import Protocol
 
 from local_proxy.intercept.addresses import Endpoint, IPAddress, UnixPath, authority
-from local_proxy.intercept.choices import UdpPolicy
+from local_proxy.intercept.answers import Answer, problem
+from local_proxy.intercept.choices import Connect, UdpPolicy
 from local_proxy.intercept.names import Names
 from local_proxy.rules import Action, Decision
 
@@ -71,6 +72,8 @@ class ToGateway:
     """What the program had looked up, or nothing."""
     ask: bool
     """Whether it is not known yet if the agent would refuse it."""
+    exact: bool = False
+    """Whether the connect is answered when the agent has dialled."""
 
 
 Outcome = Pass | Fail | ToResolver | ToSink | ToGateway
@@ -96,12 +99,14 @@ class Machine:
         names: what was given out for which address.
         name_servers: those of this machine: on loopback too they are asked in our place.
         udp: what becomes of other UDP.
+        way: when a connect into the mesh is answered.
     """
 
     rules: Judge
     names: Names
     name_servers: frozenset[IPAddress] = frozenset()
     udp: UdpPolicy = UdpPolicy.REFUSE
+    way: Connect = Connect.AT_ONCE
     _verdicts: OrderedDict[tuple[str, str], tuple[float, str]] = field(default_factory=OrderedDict)
 
     def local(self, address: Endpoint | UnixPath | None) -> bool:
@@ -185,11 +190,32 @@ class Machine:
         refusal = self.refusal(target, name, now)
         if refusal:
             return self.refused(address, refusal)
+        if self.way is Connect.EXACT:
+            return ToGateway(target, name, ask=False, exact=True)
         return ToGateway(target, name, ask=refusal is None)
 
     def refused(self, address: Endpoint, refusal: str) -> Fail:
         """The agent would refuse a destination: so do we."""
         return Fail(errno.ECONNREFUSED, f"{self.called(address)} is refused: {refusal}")
+
+    def failed(self, address: Endpoint, to: ToGateway, answer: Answer | None, now: float) -> Fail:
+        """What a connect gets that the agent did not answer with a connection.
+
+        Args:
+            address: whereto.
+            to: what the agent was asked.
+            answer: what it said; None if nothing.
+            now: see `connect`.
+        """
+        error, why = problem(answer)
+        if error == errno.ECONNREFUSED and answer is not None and answer.refused:
+            self.learn(to.target, to.name, answer.refused, now)
+            return self.refused(address, why)
+        return Fail(error, f"{self.called(address)} can't be connected to: {why}")
+
+    def late(self, address: Endpoint, seconds: float) -> Fail:
+        """The agent has said nothing for so long."""
+        return Fail(errno.ETIMEDOUT, f"{self.called(address)} can't be connected to: no answer within {seconds:.0f} s")
 
     def _udp_connect(self, decision: Decision) -> Pass | ToSink:
         if decision.action is Action.REFUSE:

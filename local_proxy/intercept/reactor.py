@@ -32,6 +32,12 @@ class Reactor:
         self._epoll.register(descriptor, events)
         self._callbacks[descriptor] = ready
 
+    def change(self, descriptor: int, events: int, ready: _Ready | None = None) -> None:
+        """Watch it for other events, and call something else if that is given."""
+        self._epoll.modify(descriptor, events)
+        if ready is not None:
+            self._callbacks[descriptor] = ready
+
     def forget(self, descriptor: int) -> None:
         """Stop that, before the descriptor is closed."""
         self._deadlines.pop(descriptor, None)

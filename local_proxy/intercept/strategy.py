@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,10 @@ from typing import Protocol
 from hairpin.errors import UnavailableError
 from local_proxy.child import Starter, start_natively
 from local_proxy.environment import CommandEnvironment, command_environment, intercepted_environment
-from local_proxy.intercept.choices import Intercept, UdpPolicy
+from local_proxy.intercept.choices import Connect, Intercept, UdpPolicy
 from local_proxy.intercept.dns import Forwarder, name_server
 from local_proxy.intercept.elf import reads_answers_by_recvmsg
-from local_proxy.intercept.filter import ALWAYS, LISTENING, Call
+from local_proxy.intercept.filter import ALWAYS, EXACT, LISTENING, Call
 from local_proxy.intercept.heard import Heard
 from local_proxy.intercept.launch import CannotInterceptError, Launched, launched
 from local_proxy.intercept.machine import Machine
@@ -35,6 +36,8 @@ class Mesh:
 
     gateway: int
     """The port that takes connections with a header, on loopback."""
+    answers: Path | None = None
+    """Where Envoy says what became of a connection, if connects are exact: a Unix socket, in a private folder."""
     http_proxy: int
     """The port that takes CONNECT and absolute-form requests."""
     rules: Rules
@@ -150,6 +153,9 @@ async def _seccomp(
     mesh: Mesh, program: str, udp: UdpPolicy, tell: Callable[[str], None]
 ) -> AsyncIterator[Interception]:
     reported = ALWAYS | LISTENING
+    way = Connect.AT_ONCE if mesh.answers is None else Connect.EXACT
+    if way is Connect.EXACT:
+        reported |= EXACT
     if reads_answers_by_recvmsg(program):
         reported |= {Call.RECVMSG}
     async with launched(reported) as waiting, asyncio.TaskGroup() as tasks:
@@ -168,10 +174,11 @@ async def _seccomp(
                 waiting.listener,
                 waiting.threads,
                 waiting.architecture,
-                Machine(mesh.rules, names, settings.addresses, udp),
+                Machine(mesh.rules, names, settings.addresses, udp, way),
                 Ports(mesh.gateway, dns.udp, dns.tcp),
                 ask=asking.ask,
                 tell=tell,
+                answers=_answers(mesh.answers) if mesh.answers is not None else None,
                 moves=heard.moves,
                 listened=heard.opened,
             )
@@ -215,6 +222,18 @@ class _Asking:
             pass
         finally:
             answered(refusal)
+
+
+def _answers(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(str(path))
+        listener.listen()
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _resolv_conf() -> ResolvConf:

@@ -19,8 +19,10 @@ from pathlib import Path
 from local_proxy.intercept.addresses import LONGEST, SHORTEST, Endpoint, UnixPath, family, parse, with_port
 from local_proxy.intercept.datagrams import Datagrams
 from local_proxy.intercept.dial import Dialer
+from local_proxy.intercept.exact import Exact
 from local_proxy.intercept.filter import Architecture, Call
 from local_proxy.intercept.kernel import Listener, Notification, Threads, read_memory, write_name
+from local_proxy.intercept.limbo import disconnect
 from local_proxy.intercept.listeners import Listeners
 from local_proxy.intercept.listening import Moves
 from local_proxy.intercept.machine import Fail, Machine, Pass, ToGateway, ToResolver, ToSink, Transport
@@ -60,6 +62,7 @@ class Supervisor:
             or so, with the reason why it refuses, or nothing.
         tell: says a line to the user; called from the thread.
         opaque_fail: whether the connects of processes that can't be looked into fail, or pass as they are.
+        answers: where Envoy says what became of connections, if connects are exact: a Unix socket that listens; it is closed.
         moves: where ports of the command's that are taken here have been moved to; written by the thread.
         listened: called from the thread when a socket of the command's has begun to listen.
     """
@@ -75,6 +78,7 @@ class Supervisor:
         ask: Ask,
         tell: Callable[[str], None],
         opaque_fail: bool = True,
+        answers: socket.socket | None = None,
         moves: Moves | None = None,
         listened: Callable[[], None] = lambda: None,
     ) -> None:
@@ -91,6 +95,7 @@ class Supervisor:
         tools = Tools(listener, self._reactor, threads, self._peers, machine, self._say)
         self._dialer = Dialer(tools, ask)
         self._datagrams = Datagrams(tools, ports.dns_udp)
+        self._exact = None if answers is None else Exact(tools, ports.gateway, answers)
         self._listeners = Listeners(tools, Moves() if moves is None else moves, listened)
         handlers = {
             Call.CONNECT: self._connect,
@@ -102,6 +107,8 @@ class Supervisor:
             Call.LISTEN: self._listeners.listen,
             Call.GETSOCKNAME: self._listeners.getsockname,
         }
+        if self._exact is not None:
+            handlers[Call.GETSOCKOPT] = self._exact.getsockopt
         self._handlers = {architecture.calls[call]: (call, handler) for call, handler in handlers.items()}
         self._thread = threading.Thread(target=self._run, name="hairpin-intercept", daemon=True)
 
@@ -121,6 +128,8 @@ class Supervisor:
             self._reactor.run()
         finally:
             self._dialer.close()
+            if self._exact is not None:
+                self._exact.close()
             self._datagrams.close()
             self._listener.close()
             self._threads.close()
@@ -182,6 +191,10 @@ class Supervisor:
     ) -> bool:
         """Whether the socket is kept, to be closed later."""
         spoken = transport(handle)
+        if self._exact is not None and (error := self._exact.error(handle)):
+            disconnect(handle)
+            self._listener.answer(notification.id, error=error)  # of the connect before, as the kernel does
+            return False
         if isinstance(address, Endpoint) and family(raw) != handle.family:
             self._listener.resume(notification.id)  # EAFNOSUPPORT
             return False
@@ -202,6 +215,9 @@ class Supervisor:
                 return True
             case ToSink() if isinstance(address, Endpoint):
                 self._datagrams.sink(notification, handle, raw, address)
+            case ToGateway(exact=True) if isinstance(address, Endpoint) and self._exact is not None:
+                self._exact.connect(notification, Caller(notification.id, handle, raw), address, outcome)
+                return True
             case ToGateway() if isinstance(address, Endpoint):
                 self._dialer.gateway(Caller(notification.id, handle, raw), self._ports.gateway, address, outcome)
                 return True

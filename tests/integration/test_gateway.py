@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import json
 import socket
@@ -17,6 +18,7 @@ from agent.judge import Judge
 from agent.resolve import Answer, system_resolve
 from hairpin.errors import UnavailableError
 from hairpin.model.mesh import SocketAddress
+from local_proxy.intercept import answers as intercepted
 from local_proxy.laptop import connection_seen
 from local_proxy.questions import Questions, Verdict
 from tests.integration.test_egress import forward_to, own_address
@@ -29,6 +31,10 @@ pytestmark = pytest.mark.envoy
 ALLOW_BY_NAME = {
     "sessions": {
         "alice": {
+            "default": "Allow",
+            "rules": [{"action": "Deny", "hosts": ["denied.test"], "reason": "use the other"}],
+        },
+        "dave": {
             "default": "Allow",
             "rules": [{"action": "Deny", "hosts": ["denied.test"], "reason": "use the other"}],
         },
@@ -65,12 +71,41 @@ class Names:
                 return await system_resolve(host)
 
 
+class Answered:
+    """A laptop whose connects are exact, and what its Envoy says of them."""
+
+    def __init__(self, laptop: Laptop) -> None:
+        self.laptop = laptop
+        self.heard: list[intercepted.Answer] = []
+
+    async def hear(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers = intercepted.AnswerReader()
+        while data := await reader.read(65536):
+            self.heard += answers.feed(data)
+        writer.close()
+
+    @contextlib.asynccontextmanager
+    async def dialled(self, authority: str, name: str = ""):
+        """A connection through the gateway, and the first that was said of it."""
+        reader, writer = await proxy2.dial(self.laptop.settings.gateway_port, authority, name)
+        source = "{}:{}".format(*writer.get_extra_info("sockname"))
+
+        def said():
+            return next((answer for answer in self.heard if answer.source == source), None)
+
+        try:
+            yield await eventually(said, what=f"an answer for {authority}"), reader, writer
+        finally:
+            writer.close()
+
+
 @dataclass(frozen=True)
 class World:
     agent: AgentProxy
     silent: AgentProxy
     alice: Laptop
     carol: Laptop
+    exact: Answered
     app: EchoProcess
     outside: tuple[str, int]
     questions: Questions
@@ -111,15 +146,18 @@ async def world(tmp_path_factory):
         await silent.envoy.stop()
         alice = await made.laptop("alice", agent, silent, tunnels=False)
         carol = await made.laptop("carol", agent, tunnels=False)
-        agent.allow("alice", "carol")
+        socket_path = tmp_path_factory.mktemp("a") / "a.sock"
+        exact = Answered(await made.laptop("dave", silent, agent, tunnels=False, answers=socket_path))
+        await stack.enter_async_context(await asyncio.start_unix_server(exact.hear, socket_path))
+        agent.allow("alice", "carol", "dave")
         asking = Questions.opened(lambda: alice.settings.questions, lambda: [a.name for a in alice.settings.agents])
         questions = await stack.enter_async_context(asking)
-        built = World(agent, silent, alice, carol, app, outside.sockets[0].getsockname(), questions, names)
+        built = World(agent, silent, alice, carol, exact, app, outside.sockets[0].getsockname(), questions, names)
 
         async def allowed(laptop):
             return b" 200 " in await proxy2.get(laptop.settings.gateway_port, "inventory:80")
 
-        for laptop in (alice, carol):
+        for laptop in (alice, carol, exact.laptop):
             await eventually(lambda laptop=laptop: allowed(laptop), what="the gateway leads to the mesh")
         yield built
 
@@ -200,6 +238,38 @@ async def test_a_port_that_nobody_listens_on_ends_the_connection_and_says_so(wor
         authority = f"{world.outside[0]}:{closed.getsockname()[1]}"
     assert await proxy2.get(world.gateway, authority) == b""
     assert (await world.line(authority)).refused == "the agent could not connect (503)"
+
+
+async def test_a_connect_is_answered_when_the_destination_is_connected_before_a_byte_is_sent(world):
+    async with world.exact.dialled(world.authority, "other.test") as (answer, reader, writer):
+        assert answer.connected
+        writer.write(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        assert b" 200 " in await asyncio.wait_for(reader.readline(), 20)
+
+
+async def test_a_connect_that_fails_is_answered_with_why(world):
+    with socket.create_server((world.outside[0], 0)) as closed:
+        nobody = f"{world.outside[0]}:{closed.getsockname()[1]}"
+    for authority, name, error, words in (
+        (world.authority, "denied.test", errno.ECONNREFUSED, "use the other"),
+        ("gone.test:80", "", errno.EHOSTUNREACH, "gone.test does not resolve"),
+        (nobody, "", errno.ECONNREFUSED, "nothing listens there"),
+        ("[::1]:80", "", errno.ECONNREFUSED, "loopback"),
+    ):
+        async with world.exact.dialled(authority, name) as (answer, reader, _):
+            assert not answer.connected
+            number, why = intercepted.problem(answer)
+            assert (errno.errorcode[number], words in why) == (errno.errorcode[error], True), answer
+            assert await asyncio.wait_for(reader.read(), 20) == b""
+
+
+async def test_the_line_of_a_connection_is_told_at_its_end_alone(world):
+    async with world.exact.dialled(world.authority, "app.test"):
+        await asyncio.sleep(0.2)  # more than Envoy keeps a line
+        assert not any(line.get("name") == "app.test" for line in world.exact.laptop.lines)
+    await eventually(
+        lambda: any(line.get("name") == "app.test" for line in world.exact.laptop.lines), what="the line at its end"
+    )
 
 
 @pytest.mark.parametrize(

@@ -319,6 +319,47 @@ def _without_waiting(address: tuple[str, int]) -> str:
 
 
 @case
+def exact_errors(host: str, port: str) -> None:
+    """`--connect exact`: the first connect ends as the far one does, on a socket that may wait, one that may not, and in asyncio.
+
+    At HOST:PORT nothing listens; and no agent connects to a link-local address.
+    """
+    ends = {(host, int(port)): "ECONNREFUSED", ("169.254.169.254", 80): "ECONNREFUSED", (HOST, 80): "0"}
+    for address, expected in ends.items():
+        found = socket.getaddrinfo(*address, socket.AF_INET, socket.SOCK_STREAM)[0][4]
+        assert _without_blocking(found) == expected, address
+        with socket.socket() as client:
+            assert failed(lambda client=client, found=found: client.connect_ex(found)) in (
+                expected,
+                str(errno.ECONNREFUSED),
+            )
+            if expected == "0":
+                assert who(client) == HOST
+    asyncio.run(_exact_in_a_loop(host, int(port)))
+
+
+def _without_blocking(address: tuple[str, int]) -> str:
+    """How a connect ends that must not wait."""
+    with socket.socket() as client:
+        client.setblocking(False)
+        code = client.connect_ex(address)
+        if code == errno.EINPROGRESS:
+            assert select.select([], [client], [], 20)[1]
+            code = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return errno.errorcode.get(code, str(code))
+
+
+async def _exact_in_a_loop(host: str, port: int) -> None:
+    assert await _many(20, 20) == [HOST] * 20
+    for address in ((host, port), ("169.254.169.254", 81)):
+        try:
+            await asyncio.open_connection(*address)
+        except ConnectionRefusedError:
+            continue
+        raise AssertionError(address)
+
+
+@case
 def udp_at_home() -> None:
     """Datagrams to the machine itself always pass: by address, and connected."""
     with socket.socket(type=socket.SOCK_DGRAM) as server, socket.socket(type=socket.SOCK_DGRAM) as client:

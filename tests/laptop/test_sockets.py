@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.integration.test_egress import own_address
 from tests.laptop.runs import INTERCEPT, driven, unprivileged
 from tests.support.mesh import echo_mesh, eventually, running_mesh
 
@@ -25,6 +27,13 @@ AT_HOME = (
     "udp_at_home", "no_network", "odd_calls",
 )  # fmt: skip
 IN_THE_MESH = ("source_port", "thousand_to_the_mesh", "event_loop", "children_and_threads")
+IN_NODE = """
+const net = require('net'), [host, port] = process.argv.slice(1);
+net.connect(port, host, () => process.exit(1)).on('error', error => {
+  if (error.code !== 'ECONNREFUSED') { console.log(error); process.exit(2); }
+  require('http').get('http://inventory/', answer => process.exit(answer.statusCode === 200 ? 0 : 3));
+});
+"""
 A_CALL = [sys.executable, SCRIPT, "a_call"]
 BELOW = {
     "strace": ["strace", "-f", "-e", "trace=connect", *A_CALL],
@@ -50,6 +59,24 @@ async def outcome(mesh):
     wanted += [{"key": tool, "argv": argv, "environment": {}} for tool, argv in BELOW.items() if shutil.which(tool)]
     wanted += [{"key": "exit code", "argv": ["sh", "-c", "exit 7"], "environment": {}}]
     return (await driven(mesh, wanted, python=sys.executable, wrapper=unprivileged()))[1]
+
+
+async def test_exact_connects_end_as_the_far_ones_do(mesh):
+    """In a real mesh: connected, refused by the agent, and refused by a port that is closed. Node's loop too, if there is one."""
+    host = own_address()
+    if host == "127.0.0.1":
+        pytest.skip("this machine has no address but loopback, which the egress refuses")
+    with socket.socket() as closed:
+        closed.bind(("0.0.0.0", 0))
+        port = str(closed.getsockname()[1])
+        wanted = [in_case("exact_errors", host, port)]
+        if node := shutil.which("node"):
+            wanted.append({"key": "node", "argv": [node, "-e", IN_NODE, host, port], "environment": {}})
+        run, results = await driven(mesh, wanted, "--connect", "exact", python=sys.executable, wrapper=unprivileged())
+    for result in results.values():
+        assert result["code"] == 0, (result["output"], run.errors)
+    assert any(f"{host}:{port} can't be connected to: nothing listens there" in line for line in run.errors), run.errors
+    assert any("169.254.169.254:80 is refused: " in line for line in run.errors), run.errors
 
 
 def check(outcome, name):

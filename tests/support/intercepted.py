@@ -23,7 +23,13 @@ class Gateway:
     """Stands for the laptop's Envoy: takes connections, reads their headers and answers HTTP or echoes bytes."""
 
     port: int = 0
+    answers: Path | None = None
+    """Where to say what became of a connection: as Envoy does, before anything is read or closed."""
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    """By authority; the others are connected."""
     headers: list[Header] = field(default_factory=list)
+    _told: asyncio.StreamWriter | None = None
+    _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def destinations(self) -> list[Endpoint]:
@@ -36,6 +42,8 @@ class Gateway:
             none, header = read_header(start + rest)
             assert none == b""
             self.headers.append(header)
+            if self.answers is not None and not await self._answer(header, writer):
+                return
             while line := await reader.readline():
                 if line.startswith(b"GET "):
                     while (await reader.readline()).strip():
@@ -48,6 +56,52 @@ class Gateway:
                 writer.write(line)
                 await writer.drain()
 
+    async def _answer(self, header: Header, writer: asyncio.StreamWriter) -> bool:
+        """Whether the connection goes on."""
+        outcome = self.outcomes.get(header.authority, Outcome())
+        await asyncio.sleep(outcome.seconds)
+        headers = {":status": str(outcome.status), **outcome.headers} if outcome.status else {}
+        answer = {"headers": [{"key": key, "value": value} for key, value in headers.items()]} if headers else None
+        host, port = writer.get_extra_info("peername")
+        record = {"from": f"{host}:{port}", "answer": answer, "flags": "-" if outcome.status else "UF,URX"}
+        if not outcome.silent:
+            async with self._opening:
+                if self._told is None:
+                    _, self._told = await asyncio.open_unix_connection(str(self.answers))
+            self._told.write(packed(["hairpin", [[1, record]]]))
+        return outcome.status == 200
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What becomes of a connection."""
+
+    status: int = 200
+    """0: no agent is reached."""
+    headers: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    """How long it takes."""
+    silent: bool = False
+    """Nothing is said of it."""
+
+
+def packed(value: object) -> bytes:
+    """As MessagePack, by its specification; no more of it than records need."""
+    match value:
+        case None:
+            return b"\xc0"
+        case int():
+            return b"\xce" + value.to_bytes(4, "big")
+        case str():
+            data = value.encode()
+            return b"\xda" + len(data).to_bytes(2, "big") + data
+        case list():
+            return b"\xdc" + len(value).to_bytes(2, "big") + b"".join(map(packed, value))
+        case dict():
+            pairs = b"".join(packed(key) + packed(item) for key, item in value.items())
+            return b"\xde" + len(value).to_bytes(2, "big") + pairs
+    raise TypeError(value)
+
 
 @contextlib.asynccontextmanager
 async def gateway() -> AsyncIterator[Gateway]:
@@ -55,7 +109,11 @@ async def gateway() -> AsyncIterator[Gateway]:
     server = await asyncio.start_server(made.serve, "127.0.0.1", 0, backlog=2048)
     made.port = server.sockets[0].getsockname()[1]
     async with server:
-        yield made
+        try:
+            yield made
+        finally:
+            if made._told is not None:
+                made._told.close()
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """`python -m tests.support.intercepted_main SETTINGS COMMAND...`: the command under interception; its exit code.
 
-SETTINGS is JSON: gateway, a port; rules, pairs of action and text; refused, reasons by target; asked_seconds, how long the agent
+SETTINGS is JSON: gateway, a port; answers, where it says what became of a connection, for `--connect exact`; rules, pairs of action and text; refused, reasons by target; asked_seconds, how long the agent
 takes to say so; names, addresses by name, or "virtual"; udp; intercept; killed, seconds after which this process kills itself.
 Lines for the user go to standard error.
 """
@@ -14,6 +14,7 @@ import signal
 import sys
 from collections import Counter
 from ipaddress import ip_address
+from pathlib import Path
 
 from local_proxy.child import Child, run_child
 from local_proxy.intercept import strategy
@@ -59,6 +60,7 @@ async def main() -> int:
     rules = Rules(tuple(parse_rule(Action(action), text) for action, text in settings.get("rules", ())))
     mesh = Mesh(
         gateway=settings["gateway"],
+        answers=Path(settings["answers"]) if "answers" in settings else None,
         http_proxy=1,
         rules=rules,
         local_hosts=(),

@@ -231,6 +231,7 @@ class Tunnels:
         name: str = "",
         tunnels: bool = True,
         inject: Environment | None = None,
+        answers: Path | None = None,
     ) -> Laptop:
         """A laptop's Envoy; `certificate` is another session's name for an impostor."""
         name = name or f"laptop-{session}"
@@ -246,6 +247,7 @@ class Tunnels:
             directory=directory,
             tunnels=tunnels,
             inject=inject,
+            answers=answers,
         )
         write_app(settings, app)
         write_tunnels(settings, {})

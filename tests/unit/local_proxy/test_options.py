@@ -65,6 +65,17 @@ def test_egress_needs_nothing_but_a_command():
             ["app"],
             "--intercept: 'maybe' is no choice; choose one of auto, on",
         ),
+        ("--mode egress --connect late", ["app"], "--connect: 'late' is no choice; choose one of at-once, exact"),
+        (
+            "--mode egress --env alice --connect exact --inject-env",
+            ["app"],
+            "--connect: 'exact' does not go with --inject-env",
+        ),
+        (
+            "--mode egress --connect exact --intercept off",
+            ["app"],
+            "--connect: 'exact' means nothing with --intercept off",
+        ),
         ("--env alice -t checkout --udp drop", ["app"], "--udp: 'drop' is no choice; choose one of refuse, pass"),
         (
             "--mode egress --inject-env",

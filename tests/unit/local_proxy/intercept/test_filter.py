@@ -66,6 +66,17 @@ def test_datagrams_are_reported_only_with_an_address(architecture, call):
 
 
 @both
+def test_of_socket_options_the_error_alone_is_reported_where_asked_for(architecture):
+    number = architecture.calls[Call.GETSOCKOPT]
+    program = filter_program(architecture, ALWAYS | {Call.GETSOCKOPT})
+    assert verdict(program, architecture.audit, number, (3, 1, 4, 1, 1)) == NOTIFY
+    assert verdict(program, architecture.audit, number, (3, 1 | 7 << 32, 4 | 7 << 32, 1, 1)) == NOTIFY
+    assert verdict(program, architecture.audit, number, (3, 1, 3, 1, 1)) == ALLOW
+    assert verdict(program, architecture.audit, number, (3, 6, 4, 1, 1)) == ALLOW
+    assert verdict(filter_program(architecture), architecture.audit, number, (3, 1, 4, 1, 1)) == ALLOW
+
+
+@both
 def test_fast_open_and_io_uring_look_switched_off(architecture):
     program, calls = filter_program(architecture), architecture.calls
     assert verdict(program, architecture.audit, calls[Call.SENDTO], (3, 1, 10, FASTOPEN, 1, 16)) == "ENOTSUP"

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local_proxy.intercept.addresses import Endpoint, UnixPath
-from local_proxy.intercept.choices import UdpPolicy
+from local_proxy.intercept.answers import Answer
+from local_proxy.intercept.choices import Connect, UdpPolicy
 from local_proxy.intercept.machine import (
     ALLOWED_SECONDS,
     PASS,
@@ -174,3 +175,44 @@ def test_names_are_bounded():
         names.remember(f"n{number}", [ip_address("10.9.9.9")])
     assert names.of(ip_address("10.9.9.9"))[0] == "n99"
     assert len(names.of(ip_address("10.9.9.9"))) == 16
+
+
+def exact():
+    return Machine(Rules(), Names(), way=Connect.EXACT)
+
+
+def test_an_exact_connect_asks_nothing_before():
+    assert exact().connect(to("10.1.2.3"), TCP, 0) == ToGateway("10.1.2.3:80", "", ask=False, exact=True)
+
+
+def test_what_the_agent_refuses_is_refused_at_once_for_a_while():
+    it = exact()
+    way = it.connect(to("10.1.2.3"), TCP, 0)
+    answer = Answer(source="127.0.0.1:1", status=403, refused="policy default forbids it")
+    fail = it.failed(to("10.1.2.3"), way, answer, 0)
+    assert fail == Fail(errno.ECONNREFUSED, "10.1.2.3:80 is refused: policy default forbids it")
+    assert it.connect(to("10.1.2.3"), TCP, REFUSED_SECONDS - 1) == fail
+    assert it.connect(to("10.1.2.3"), TCP, REFUSED_SECONDS) == way
+
+
+@pytest.mark.parametrize(
+    "answer", [None, Answer(source="", status=503), Answer(source="", status=502, refused="no name")]
+)
+def test_what_fails_otherwise_is_tried_again_at_once(answer):
+    it = exact()
+    way = it.connect(to("10.1.2.3"), TCP, 0)
+    fail = it.failed(to("10.1.2.3"), way, answer, 0)
+    assert fail.error
+    assert fail.line.startswith("10.1.2.3:80 can't be connected to: ")
+    assert it.connect(to("10.1.2.3"), TCP, 0) == way
+
+
+def test_rules_are_asked_before_the_agent():
+    it = Machine(
+        Rules((parse_rule(Action.REFUSE, "10.1.2.3"), parse_rule(Action.LOCAL, "10.2.0.0/16"))),
+        Names(),
+        way=Connect.EXACT,
+    )
+    assert it.connect(to("10.1.2.3"), TCP, 0) == Fail(errno.ECONNREFUSED, "10.1.2.3:80 is refused by --refuse 10.1.2.3")
+    assert it.connect(to("10.2.0.1"), TCP, 0) == PASS
+    assert it.connect(to("127.0.0.1"), TCP, 0) == PASS
