@@ -1,8 +1,9 @@
 """What interception costs: per connect, and for a program that makes none.
 
 The gateway is a process that takes connections and closes them; both ways lead to it, so that the difference is the
-interception's. slirp4netns (where it is installed) is beside it: another way without root and without LD_PRELOAD, by a TAP
-device in a user namespace.
+interception's. Exact connects are answered by it at once, as Envoy would when the far end is connected: what is measured is
+the way there and back, not the mesh. slirp4netns (where it is installed) is beside it: another way without root and without
+LD_PRELOAD, by a TAP device in a user namespace.
 """
 
 from __future__ import annotations
@@ -33,17 +34,26 @@ _TAP_HOST = "10.0.2.2"  # what slirp4netns calls this machine's loopback
 _TAP_SECONDS = 20.0
 _UNSHARE_SECONDS = 0.3
 _GATEWAY = """
-import socket
+import socket, sys
 listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
 print(listener.getsockname()[1], flush=True)
-kept = []
+kept, told = [], None
 while True:
-    kept.append(listener.accept()[0])
+    connection, (host, port) = listener.accept()
+    kept.append(connection)
+    if len(sys.argv) > 1:  # it says what became of each, as Envoy does
+        if told is None:
+            told = socket.socket(socket.AF_UNIX)
+            told.connect(sys.argv[1])
+        source = f"{host}:{port}".encode()
+        told.sendall(RECORD + bytes([0xA0 | len(source)]) + source)
     if len(kept) > 100:
         kept.pop(0).close()
 """
+# As MessagePack: [tag, [[time, {"answer": {"headers": [{"key": ":status", "value": "200"}]}, "from": ...}]]].
+_RECORD = b"\x92\xa1t\x91\x92\x01\x82\xa6answer\x81\xa7headers\x91\x82\xa3key\xa7:status\xa5value\xa3200\xa4from"
 _CONNECT = """
-import socket, sys, time
+import select, socket, sys, time
 host, port, count, blocking = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "blocking"
 times = []
 for _ in range(count):
@@ -51,6 +61,7 @@ for _ in range(count):
         client.setblocking(blocking)
         begin = time.perf_counter()
         client.connect_ex((host, port))
+        blocking or select.select([], [client], [])
         times.append(time.perf_counter() - begin)
 print(sorted(times[count // 10:])[(count - count // 10) // 2])
 """
@@ -78,12 +89,17 @@ async def measure(rounds: int) -> dict[str, Any]:
                 samples.setdefault(f"direct, {kind}", []).append(near)
                 samples.setdefault(f"intercepted, {kind}", []).append(far)
                 samples.setdefault(f"over direct, {kind}", []).append(far - near)
+                with tempfile.TemporaryDirectory() as folder:
+                    answers = Path(folder) / "answers.sock"
+                    async with _gateway(answers) as own:
+                        exact = await _number([*_PYTHON, _CONNECT, _FAR, "80", str(CONNECTS), kind], own, answers)
+                samples.setdefault(f"exact, {kind}", []).append(exact)
             if tap := await _by_tap([*_PYTHON, _CONNECT, _TAP_HOST, str(port), str(CONNECTS), "blocking"]):
                 samples.setdefault("slirp4netns, blocking", []).append(tap)
             alone, under = await _number([*_PYTHON, _QUIET]), await _number([*_PYTHON, _QUIET], port)
             quiet.append(under / alone)
     result: dict[str, Any] = {name: spread(times) for name, times in samples.items() if times}
-    return {"connect": result, "quiet": spread(quiet)}
+    return {"connect": result, "quiet": spread(quiet), "tap": "" if tap else _no_tap()}
 
 
 def text(result: dict[str, Any]) -> str:
@@ -91,6 +107,8 @@ def text(result: dict[str, Any]) -> str:
     lines = ["", "connect, p50"]
     for name, row in result["connect"].items():
         lines.append(f"  {name:<30} {row['median'] * 1e6:>7.0f} µs ({row['low'] * 1e6:.0f}–{row['high'] * 1e6:.0f})")
+    if result["tap"]:
+        lines.append(f"  {'slirp4netns, blocking':<30} {result['tap']}")
     quiet = result["quiet"]
     lines.append(f"a program that calls nobody, under the filter: {quiet['median']:.3f} of its time without "
                  f"({quiet['low']:.3f}–{quiet['high']:.3f})")  # fmt: skip
@@ -103,8 +121,10 @@ def text(result: dict[str, Any]) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _gateway() -> AsyncIterator[int]:
-    process = await asyncio.create_subprocess_exec(*_PYTHON, _GATEWAY, stdout=asyncio.subprocess.PIPE)
+async def _gateway(answers: Path | None = None) -> AsyncIterator[int]:
+    code = f"RECORD = {_RECORD!r}\n{_GATEWAY}"
+    told = [] if answers is None else [str(answers)]
+    process = await asyncio.create_subprocess_exec(*_PYTHON, code, *told, stdout=asyncio.subprocess.PIPE)
     assert process.stdout
     try:
         yield int(await process.stdout.readline())
@@ -113,13 +133,13 @@ async def _gateway() -> AsyncIterator[int]:
         await process.wait()
 
 
-async def _number(command: list[str], gateway: int | None = None) -> float:
-    """What a command prints, intercepted if there is a gateway to lead it to."""
+async def _number(command: list[str], gateway: int | None = None, answers: Path | None = None) -> float:
+    """What a command prints, intercepted if there is a gateway to lead it to; exactly if that has answers."""
     if gateway is None:
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         output, _ = await process.communicate()
         return _read(output, process.returncode)
-    async with interception(Intercept.ON, _mesh(gateway), command[0], udp=UdpPolicy.REFUSE, tell=_tell) as way:
+    async with interception(Intercept.ON, _mesh(gateway, answers), command[0], udp=UdpPolicy.REFUSE, tell=_tell) as way:
         with tempfile.TemporaryDirectory() as folder:
             # The command has our own descriptors, so it is told to write elsewhere.
             output = Path(folder) / "output"
@@ -134,7 +154,8 @@ async def _by_tap(command: list[str]) -> float | None:
     slirp, unshare = shutil.which("slirp4netns"), shutil.which("unshare")
     if slirp is None or unshare is None:
         return None
-    wait = 'while [ ! -e /sys/class/net/tap0 ] || [ -z "$(cat /proc/net/route | grep tap0)" ]; do sleep 0.05; done; exec "$@"'
+    # /sys is still the machine's own, and knows nothing of the namespace's devices.
+    wait = 'until grep -q tap0 /proc/net/route; do sleep 0.05; done; exec "$@"'
     process = await asyncio.create_subprocess_exec(
         *(unshare, "--user", "--map-root-user", "--net", "/bin/sh", "-c", wait, "sh", *command),
         stdout=asyncio.subprocess.PIPE,
@@ -159,20 +180,34 @@ async def _by_tap(command: list[str]) -> float | None:
             await each.wait()
 
 
+def _no_tap() -> str:
+    """Why there are no numbers of it."""
+    missing = [name for name in ("slirp4netns", "unshare") if shutil.which(name) is None]
+    return f"not measured: there is no {missing[0]} here" if missing else "not measured: it can't make its device here"
+
+
 def _read(output: bytes, code: int | None) -> float:
     if code != 0:
         raise HairpinError(f"bench: a measured program ended with {code}")
     return float(output)
 
 
-def _mesh(gateway: int) -> Mesh:
+def _mesh(gateway: int, answers: Path | None) -> Mesh:
     async def meaning(_: str) -> Meaning:
         return NO_SUCH_NAME
 
     async def refusal(*_: str) -> str:
         return ""
 
-    return Mesh(gateway=gateway, http_proxy=1, rules=Rules(), local_hosts=(), meaning=meaning, refusal=refusal)
+    return Mesh(
+        gateway=gateway,
+        answers=answers,
+        http_proxy=1,
+        rules=Rules(),
+        local_hosts=(),
+        meaning=meaning,
+        refusal=refusal,
+    )
 
 
 def _tell(line: str) -> None:
