@@ -53,6 +53,7 @@ class Link:
         exact: whether connections through the gateway are answered one by one, see `answers`.
         inject_env: whether the environment's header is added to the command's requests.
         console: where to tell what happens.
+        news: what becomes of the session, told there.
         asks: whether to ask the agents for the requests that come here, since the control plane does not tell them.
     """
 
@@ -68,6 +69,7 @@ class Link:
         exact: bool = False,
         inject_env: bool = False,
         console: Console,
+        news: News,
         asks: bool = False,
     ) -> None:
         self._plane = plane
@@ -80,7 +82,7 @@ class Link:
         self._inject_env = inject_env
         self._console = console
         self._asks = asks
-        self._news = News(console)
+        self._news = news
         self._listened = False
         self._held = Held()
         self._laptop: Laptop | None = None

@@ -6,13 +6,14 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from hairpin.api import ServerRefusalError
-from hairpin.errors import HairpinError, InvalidFieldError
+from hairpin.errors import InvalidFieldError
 from local_proxy.console import Console
 from local_proxy.control_planes import EmbeddedMesh, KubernetesCluster
 from local_proxy.intercept.choices import Connect
 from local_proxy.kubectl import kubectl_forwards
 from local_proxy.link import Link
 from local_proxy.lookups import LookedUp
+from local_proxy.news import News
 from local_proxy.options import Forwarder, RunOptions, in_flags
 from local_proxy.private import private_folder
 from local_proxy.reach import Direct, Reach, port_forwards
@@ -37,7 +38,8 @@ async def linked(
         gateway_port: the gateway's port; None: there is none.
     """
     with private_folder() as directory:
-        async with _reaching(options, plane, console) as reach:
+        news = News(console)
+        async with _reaching(options, plane, news) as reach:
             yield Link(
                 plane,
                 reach,
@@ -48,6 +50,7 @@ async def linked(
                 exact=options.connect is Connect.EXACT,
                 inject_env=options.inject_env,
                 console=console,
+                news=news,
                 asks=isinstance(plane, KubernetesCluster) and console.tells_requests,
             )
 
@@ -61,20 +64,15 @@ async def hold(link: Link) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _reaching(
-    options: RunOptions, plane: EmbeddedMesh | KubernetesCluster, console: Console
-) -> AsyncIterator[Reach]:
+async def _reaching(options: RunOptions, plane: EmbeddedMesh | KubernetesCluster, news: News) -> AsyncIterator[Reach]:
     """How the agent's replicas are reached, during the block."""
     if isinstance(plane, EmbeddedMesh):
         yield Direct()
         return
 
-    def warn(error: HairpinError) -> None:
-        console.warn(str(error))
-
     if options.forwarder is Forwarder.KUBECTL:
-        forwarding = kubectl_forwards(options.connection, plane.api.context, plane.namespace, warn)
+        forwarding = kubectl_forwards(options.connection, plane.api.context, plane.namespace, news.way_lost)
     else:
-        forwarding = port_forwards(plane.api, plane.namespace, warn)
+        forwarding = port_forwards(plane.api, plane.namespace, news.way_lost)
     async with forwarding as forwards:
-        yield LookedUp(forwards, warn)
+        yield LookedUp(forwards, news.way_lost)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from hairpin.errors import HairpinError
 from hairpin.model.session import Session
 from hairpin.model.version import versions_text
@@ -9,6 +11,7 @@ from local_proxy.console import Console
 
 TUNNEL_MISSING = "TunnelMissing"
 """A condition that says what is told of each tunnel anyway."""
+_AWAY = re.compile(r"(?:port \d+ of )?(.*?) can't be reached\b")
 
 
 class News:
@@ -22,10 +25,12 @@ class News:
         self._console = console
         self._remarks: frozenset[str] = frozenset()
         self._problem = ""
+        self._away: set[str] = set()
         self._told_versions = ""
 
     def changed(self, before: Session, after: Session) -> None:
         """The control plane tells the session anew."""
+        self._away.clear()
         had, has = set(before.status.tunnels), set(after.status.tunnels)
         for agent in sorted(had - has):
             self.tunnel_lost(agent)
@@ -62,11 +67,31 @@ class News:
 
     def failed(self, error: HairpinError) -> None:
         """A call to the control plane failed, and is repeated."""
-        self._trying_on(str(error), str(error))
+        if not self._told_away(error):
+            self._trying_on(str(error), str(error))
 
     def watch_lost(self, error: HairpinError) -> None:
         """The control plane can't be watched."""
-        self._console.warn(f"{error}; trying on")
+        if not self._told_away(error):
+            self._console.warn(f"{error}; trying on")
+
+    def way_lost(self, error: HairpinError) -> None:
+        """A way to a replica is not there."""
+        if not self._told_away(error):
+            self._console.warn(str(error))
+
+    def _told_away(self, error: HairpinError) -> bool:
+        """Whether it is that something can't be reached: told once, whoever notices, until the session is watched again.
+
+        A watch, calls and the port-forwards to each replica notice one after the other, and not in the same words.
+        """
+        found = _AWAY.match(str(error))
+        if found is None:
+            return False
+        if found[1] not in self._away:
+            self._away.add(found[1])
+            self._console.warn(f"{error}; trying on")
+        return True
 
     def _trying_on(self, problem: str, text: str) -> None:
         if problem != self._problem:

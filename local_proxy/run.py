@@ -35,6 +35,8 @@ from local_proxy.ways import way_into_mesh
 if TYPE_CHECKING:
     from local_proxy.target.read import Reader
 
+_TUNNELS = "reverse_tunnel: "
+"""Envoy says it of each try."""
 SILENT_SECONDS = 5.0
 """After what time without a listening process the user is told what is waited for."""
 
@@ -210,7 +212,7 @@ def target_port(resolved: str) -> int | None:
 
 
 class _ConsoleHandler(logging.Handler):
-    """What Envoy's supervision has to say, as lines of ours."""
+    """What Envoy's supervision has to say, as lines of ours; but of tunnels there is `News`, which says each thing once."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(logging.WARNING)
@@ -218,4 +220,5 @@ class _ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Tell."""
-        self._console.warn(record.getMessage())
+        if _TUNNELS not in (message := record.getMessage()):
+            self._console.warn(message)

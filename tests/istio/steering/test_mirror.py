@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import io
 import itertools
-from signal import SIGCONT, SIGSTOP
+from signal import SIGCONT, SIGKILL, SIGSTOP
 
 import psutil
 import pytest
@@ -82,23 +82,66 @@ async def test_every_matched_request_arrives_in_copy_and_the_cluster_answers(mes
     assert kept(first["headers"]) == kept(during[0]["headers"])
 
 
-async def test_a_frozen_laptop_is_not_waited_for(mesh):
-    """Nor for one whose process takes none: large bodies would fill what is between."""
-    large = BODY * 40
+async def test_the_clusters_answers_are_byte_for_byte_what_they_are_without_a_session(mesh):
+    """Also a long one, and an error."""
+    address = (await mesh.cluster.client.get("Service", "checkout", SHOP))["spec"]["clusterIP"]
+
+    async def answers():
+        found = []
+        async with (await mesh.caller()).session() as session:
+            for path in ("/download?bytes=3000000&seed=7", "/download?bytes=0", "/status?code=500"):
+                async with session.get(
+                    f"http://{address}{path}", headers={"host": "checkout", "x-env": "alice"}
+                ) as one:
+                    found.append((one.status, one.reason, kept(one.headers), await one.read()))
+        return found
+
+    before = await answers()
     async with mirror(mesh) as run:
+        assert await answers() == before
+        await copies(run, 3)
+    assert [status for status, *_ in before] == [200, 200, 500]
+
+
+def struck(run, what):
+    """The processes that a case stops or kills: the laptop's, or the one that gets the copies."""
+    laptop = psutil.Process(run.pid)
+    tree = [laptop, *laptop.children(recursive=True)]
+    if what == "process":
+        return [found for found in tree if "tests.support.recorder" in found.cmdline()]
+    return tree if what == "laptop" else []
+
+
+@pytest.mark.parametrize(
+    ("what", "number", "flags"),
+    [
+        pytest.param("laptop", SIGSTOP, (), id="laptop frozen"),
+        pytest.param("laptop", SIGKILL, (), id="laptop killed"),
+        pytest.param("process", SIGSTOP, (), id="process frozen"),
+        pytest.param("", SIGCONT, ("--hold",), id="process at a breakpoint"),
+    ],
+)
+async def test_whatever_becomes_of_the_laptop_the_cluster_answers_at_once(mesh, what, number, flags):
+    """Small requests and large ones, which would fill what is between."""
+    large = BODY * 40
+    async with mirror(mesh, *flags) as run:
         await mesh.ask("alice")
         await copies(run, 1)
-        tree = psutil.Process(run.pid)
-        frozen = [tree, *tree.children(recursive=True)]
+        processes = struck(run, what)
+        assert bool(processes) == bool(what)
         try:
-            for process in frozen:
-                process.send_signal(SIGSTOP)
-            async with asyncio.timeout(60):
-                small = await asyncio.gather(*(mesh.ask("alice", method="POST", body=b"x") for _ in range(100)))
-                big = [await mesh.ask("alice", method="POST", body=io.BytesIO(large)) for _ in range(3)]
+            for process in processes:
+                process.send_signal(number)
+            async with asyncio.timeout(60), (await mesh.caller()).session() as session:
+
+                async def posted(body):
+                    async with session.post("http://checkout/", headers={"x-env": "alice"}, data=body) as response:
+                        return (await response.json())["who"]
+
+                small = await asyncio.gather(*(posted(b"x") for _ in range(100)))
+                big = [await posted(io.BytesIO(large)) for _ in range(3)]
         finally:
-            for process in frozen:
+            for process in processes:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.send_signal(SIGCONT)
-    assert not any(answer["who"].startswith("laptop") for answer in (*small, *big))
-    assert len(big) == 3
+    assert {*small, *big} == {"checkout"}
