@@ -251,30 +251,6 @@ def certificate_key(pem: str) -> tuple[str, datetime]:
         raise InvalidFieldError("certificate", _shown(pem), f"is no certificate ({e})", "give one in PEM") from e
 
 
-def clock_skew_problem(server_time: datetime, local_time: datetime, *, not_after: datetime | None = None) -> str | None:
-    """A sentence for the user if this machine's clock is too far from the control plane's, else None.
-
-    Certificates are valid from `BACKDATED` before their signing: a clock further behind than that sees none that is valid
-    yet. A clock ahead sees them end early: at most half of the remaining time may be lost so (with `not_after`), or as much
-    as a clock may be behind (without).
-
-    Args:
-        server_time: the control plane's time, as its answer came in.
-        local_time: this machine's time at that moment.
-        not_after: the end of the shortest-lived certificate in use.
-    """
-    skew = local_time - server_time
-    ahead = BACKDATED if not_after is None else max(BACKDATED, (not_after - server_time) / 2)
-    if -BACKDATED < skew < ahead:
-        return None
-    return (
-        f"this machine's clock is {_in_words(abs(skew))} {'ahead of' if skew > timedelta(0) else 'behind'} the control "
-        f"plane's ({local_time:%Y-%m-%d %H:%M:%S} here, {server_time:%Y-%m-%d %H:%M:%S} there), so certificates "
-        f"{'seem to have expired' if skew > timedelta(0) else 'are not valid yet'}; set the clock (turn on time "
-        "synchronization)"
-    )
-
-
 def _requested_key(request_pem: str, field: str) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
     remedy = "give a certificate request (CSR) in PEM, signed by its own EC P-256, P-384 or RSA (2048 to 4096) key"
     if len(request_pem) > _MAX_REQUEST_LENGTH:
@@ -351,11 +327,3 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 def _shown(pem: str) -> str:
     """The beginning of it: an error must not repeat kilobytes."""
     return pem if len(pem) <= 60 else pem[:57] + "..."  # noqa: PLR2004
-
-
-def _in_words(time: timedelta) -> str:
-    seconds = round(time.total_seconds())
-    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds >= 2 * length:
-            return f"{round(seconds / length)} {unit}s"
-    return f"{seconds} seconds"

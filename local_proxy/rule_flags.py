@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 
-from local_proxy.rules import Action, Rule, Rules, parse_rule, registry_rules
+from local_proxy.rule_text import parse_rule, registry_rules
+from local_proxy.rules import Action, Rule, Rules
 
 
 def rules_in(arguments: argparse.Namespace) -> tuple[Rule, ...]:

@@ -16,7 +16,8 @@ import aiohttp
 from hairpin.api import SESSIONS, VERSION, Developer, error_of
 from hairpin.errors import HairpinError, NotFoundError, SkewError, UnavailableError
 from hairpin.model.session import Session, SessionSpec
-from hairpin.model.session_json import API_VERSION, spec_to_json, told_session
+from hairpin.model.session_json import spec_to_json, told_session
+from hairpin.model.session_shapes import API_VERSION
 from hairpin.model.version import check_laptop
 from hairpin.sockets import watched_socket
 from local_proxy.clock import clock_problem

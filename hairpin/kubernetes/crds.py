@@ -15,7 +15,7 @@ from hairpin.model.egress import POLICY_NAME
 from hairpin.model.egress_json import EGRESS_POLICY_SPEC
 from hairpin.model.environment_json import ENVIRONMENT_SPEC
 from hairpin.model.names import LABEL, PORT_NAME
-from hairpin.model.session_json import SPEC, STATUS, TARGET
+from hairpin.model.session_shapes import SPEC, STATUS, TARGET
 from hairpin.model.shape import Field, JsonSchema, Record
 from hairpin.model.target import PORT
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from hairpin.errors import InvalidFieldError
 from hairpin.model.egress import POLICY_NAME, Action, EgressPolicy, EgressRule, Network, Ports, SessionRules
-from hairpin.model.session_json import API_VERSION, ENVIRONMENT, METADATA
+from hairpin.model.session_shapes import API_VERSION, ENVIRONMENT, METADATA
 from hairpin.model.shape import Choice, Field, JsonSchema, ListOf, Record, Refusal, Text, Whole, shown
 from hairpin.model.target import PORT
 

@@ -7,7 +7,7 @@ from typing import Any
 from hairpin.model.environment import Environment, EnvironmentResource, RoutingKey
 from hairpin.model.names import PATH
 from hairpin.model.routing_key_json import ROUTING_KEY, routing_key_to_json
-from hairpin.model.session_json import API_VERSION, ENVIRONMENT
+from hairpin.model.session_shapes import API_VERSION, ENVIRONMENT
 from hairpin.model.shape import Choice, Field, ListOf, Record, Text
 
 ENVIRONMENT_OBJECT = Record(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hairpin.model import regex
+from hairpin.model import regex, regex_syntax
 from hairpin.model.match import (
     And,
     BaggageMember,
@@ -77,7 +77,7 @@ def holds(predicate: StringPredicate, value: str) -> bool:
         case StringKind.CONTAINS:
             return predicate.value in value
         case StringKind.REGEX:
-            return regex.fullmatch(regex.parse(predicate.value), value)
+            return regex.fullmatch(regex_syntax.parse(predicate.value), value)
 
 
 def _any_of(values: Iterator[str], predicate: StringPredicate | None) -> bool:

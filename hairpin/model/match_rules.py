@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from hairpin.model import regex
+from hairpin.model import regex_syntax
 from hairpin.model.match import (
     And,
     BaggageMember,
@@ -61,8 +61,8 @@ _REGEX = Text(
     remedy="drop control characters",
     pattern=f"{_TEXT}+",
     least=1,
-    most=regex.LONGEST,
-    check=regex.check,
+    most=regex_syntax.LONGEST,
+    check=regex_syntax.check,
     format="re2",
 )
 

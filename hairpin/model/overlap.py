@@ -14,7 +14,7 @@ from enum import StrEnum
 from functools import lru_cache
 from itertools import pairwise
 
-from hairpin.model import regex
+from hairpin.model import regex, regex_syntax
 from hairpin.model.evaluate import holds
 from hairpin.model.match import (
     And,
@@ -193,7 +193,10 @@ def _no_string(wanted: Sequence[StringPredicate | None], unwanted: Sequence[Stri
 
 def _satisfies(value: str, predicate: StringPredicate) -> bool | None:
     """Whether the string satisfies it; None if that would take long to find out."""
-    if predicate.kind is StringKind.REGEX and len(value) * regex.steps(regex.parse(predicate.value)) > MOST_REGEX_STEPS:
+    if (
+        predicate.kind is StringKind.REGEX
+        and len(value) * regex.steps(regex_syntax.parse(predicate.value)) > MOST_REGEX_STEPS
+    ):
         return None
     return holds(predicate, value)
 

@@ -7,7 +7,7 @@ may be, that a time exists, and that texts can be encoded in UTF-8.
 from __future__ import annotations
 
 from hairpin.model.match_json import match_schema
-from hairpin.model.session_json import API_VERSION, SESSION
+from hairpin.model.session_shapes import API_VERSION, SESSION
 from hairpin.model.shape import JsonSchema
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"

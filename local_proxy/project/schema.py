@@ -6,7 +6,7 @@ and what each flag makes of its value (a match's syntax, a target's kind).
 
 from __future__ import annotations
 
-from hairpin.model.session_json import API_VERSION
+from hairpin.model.session_shapes import API_VERSION
 from hairpin.model.shape import JsonSchema
 from local_proxy.commands.run import command
 from local_proxy.project.keys import document_shape, flags_of, keys_of

@@ -22,7 +22,8 @@ from local_proxy.intercept.choices import Intercept, UdpPolicy
 from local_proxy.intercept.dns_message import Code
 from local_proxy.intercept.resolver import NO_SUCH_NAME, Meaning
 from local_proxy.intercept.strategy import Mesh, interception
-from local_proxy.rules import Action, Rules, parse_rule
+from local_proxy.rule_text import parse_rule
+from local_proxy.rules import Action, Rules
 from local_proxy.signals import Signals
 
 

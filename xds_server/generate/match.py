@@ -18,7 +18,7 @@ from envoy_data_plane.envoy.config.rbac.v3 import Permission, PermissionSet
 from envoy_data_plane.envoy.config.route.v3 import HeaderMatcher
 from envoy_data_plane.envoy.type.matcher.v3 import PathMatcher, RegexMatcher, StringMatcher
 
-from hairpin.model import regex
+from hairpin.model import regex, regex_syntax
 from hairpin.model.match import (
     And,
     BaggageMember,
@@ -114,7 +114,7 @@ def _string(predicate: StringPredicate) -> StringMatcher:
         case StringKind.EXACT:
             return StringMatcher(exact=predicate.value)
         case StringKind.REGEX:
-            return _regex(regex.render(regex.parse(predicate.value)))
+            return _regex(regex.render(regex_syntax.parse(predicate.value)))
         case _ if not predicate.value:
             return _regex(".*")  # Envoy refuses an empty prefix, suffix or infix
         case StringKind.PREFIX:
@@ -154,5 +154,5 @@ def _value(syntax: _List, predicate: StringPredicate | None) -> tuple[str, bool]
         case StringKind.CONTAINS:
             return anything + text + anything, not text
         case StringKind.REGEX:
-            node = regex.within(regex.parse(predicate.value), syntax.alphabet)
+            node = regex.within(regex_syntax.parse(predicate.value), syntax.alphabet)
             return f"(?:{regex.render(node)})", regex.is_nullable(node)

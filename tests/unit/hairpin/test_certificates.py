@@ -14,7 +14,6 @@ from hairpin.certificates import (
     CertificateAuthority,
     Names,
     certificate_names,
-    clock_skew_problem,
     new_key_and_request,
 )
 from hairpin.errors import HairpinError, InvalidFieldError, NotFoundError
@@ -230,37 +229,6 @@ def test_names_of_what_is_no_certificate(authority):
     assert certificate_names(authority.certificate) == Names()
     with pytest.raises(InvalidFieldError, match="certificate: 'nonsense' is no certificate"):
         certificate_names("nonsense")
-
-
-@pytest.mark.parametrize("skew", [0, 59, -59])
-def test_small_differences_of_clocks_are_fine(skew):
-    assert clock_skew_problem(NOW, NOW + timedelta(seconds=skew)) is None
-
-
-@pytest.mark.parametrize(
-    ("skew", "said"),
-    [
-        (
-            -420,
-            "this machine's clock is 7 minutes behind the control plane's (2026-05-01 11:53:00 here, 2026-05-01 12:00:00 there), so certificates are not valid yet; set the clock",
-        ),
-        (-60, "60 seconds behind"),
-        (60, "60 seconds ahead of"),
-        (
-            7200,
-            "2 hours ahead of the control plane's (2026-05-01 14:00:00 here, 2026-05-01 12:00:00 there), so certificates seem to have expired",
-        ),
-        (86400 * 30, "30 days ahead"),
-    ],
-)
-def test_larger_ones_are_said(skew, said):
-    assert said in (clock_skew_problem(NOW, NOW + timedelta(seconds=skew)) or "")
-
-
-def test_a_clock_ahead_may_cost_half_of_the_remaining_validity():
-    assert clock_skew_problem(NOW, NOW + 4 * MINUTE, not_after=NOW + 10 * MINUTE) is None
-    assert clock_skew_problem(NOW, NOW + 5 * MINUTE, not_after=NOW + 10 * MINUTE) is not None
-    assert clock_skew_problem(NOW, NOW - MINUTE, not_after=NOW + 10 * MINUTE) is not None
 
 
 def test_a_private_file_replaces_a_public_one(tmp_path: Path):

@@ -11,7 +11,8 @@ from hairpin import cli
 from hairpin.errors import InvalidFieldError, UnavailableError
 from local_proxy.explain import ALLOWED, REFUSED, UNKNOWN, Destination, explain, parse_destination
 from local_proxy.questions import NameAnswer, Verdict
-from local_proxy.rules import Action, Rules, parse_rule
+from local_proxy.rule_text import parse_rule
+from local_proxy.rules import Action, Rules
 
 INVENTORY = NameAnswer(
     addresses=(ip_address("fd00::9"), ip_address("10.96.1.2")), name="inventory.shop.svc.cluster.local"

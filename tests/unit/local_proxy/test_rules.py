@@ -10,7 +10,8 @@ from hairpin.errors import InvalidFieldError
 from hairpin.model.egress import Ports
 from local_proxy.commands.rule_arguments import add_rule_arguments
 from local_proxy.rule_flags import all_rules, local_hosts, registry_hosts, rules_in
-from local_proxy.rules import Action, Rules, parse_rule, registry_rules
+from local_proxy.rule_text import parse_rule, registry_rules
+from local_proxy.rules import Action, Rules
 
 LOCAL, MESH, REFUSE = Action.LOCAL, Action.MESH, Action.REFUSE
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hairpin.errors import InvalidFieldError
-from hairpin.model import regex
+from hairpin.model import regex, regex_syntax
 from hairpin.model.match import (
     And,
     BaggageMember,
@@ -132,4 +132,4 @@ def _expression(predicate: StringPredicate) -> str:
         case StringKind.CONTAINS:
             return f".*{text}.*"
         case StringKind.REGEX:
-            return regex.render(regex.parse(predicate.value))
+            return regex.render(regex_syntax.parse(predicate.value))

@@ -41,7 +41,7 @@ from hairpin.model.mesh import SocketAddress
 from hairpin.model.names import LABEL
 from hairpin.model.reader import Reader
 from hairpin.model.routing_key_json import routing_key_from_json
-from hairpin.model.session_json import LEASE
+from hairpin.model.session_shapes import LEASE
 from hairpin.yaml_file import load_yaml
 from xds_server.delivery.istio.world import PublishedAddress
 

@@ -15,7 +15,8 @@ from hairpin.errors import InvalidFieldError
 from hairpin.model.names import check_label
 from hairpin.model.routing_key_json import routing_key_from_json
 from hairpin.model.session import SessionSpec, SessionStatus
-from hairpin.model.session_json import NEVER, spec_from_json, status_from_json
+from hairpin.model.session_json import spec_from_json, status_from_json
+from hairpin.model.session_shapes import NEVER
 from hairpin.model.shape import Moment
 from xds_server.model.cluster import (
     ContainerPort,

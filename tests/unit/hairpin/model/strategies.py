@@ -20,7 +20,7 @@ from hairpin.model.match import (
     TracestateMember,
 )
 from hairpin.model.match_rules import METHODS, check_bounds
-from hairpin.model.regex import check
+from hairpin.model.regex_syntax import check
 from hairpin.model.shape import UnfitError
 
 TOKENS = string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~"

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hairpin.model.regex import LONGEST, fullmatch, is_nullable, literal, parse, render, within
+from hairpin.model.regex import fullmatch, is_nullable, literal, render, within
+from hairpin.model.regex_syntax import LONGEST, parse
 from hairpin.model.shape import UnfitError
 from tests.unit.hairpin.model.strategies import REGEXES
 

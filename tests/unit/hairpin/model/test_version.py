@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from hairpin.errors import InvalidFieldError, SkewError
 from hairpin.model.session import AgentAddress, Session, SessionSpec, SessionStatus
-from hairpin.model.session_json import NEVER, session_from_json, session_to_json, told_session
+from hairpin.model.session_json import session_from_json, session_to_json, told_session
+from hairpin.model.session_shapes import NEVER
 from hairpin.model.target import Target
 from hairpin.model.version import (
     OURS,

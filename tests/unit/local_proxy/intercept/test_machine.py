@@ -20,7 +20,8 @@ from local_proxy.intercept.machine import (
     Transport,
 )
 from local_proxy.intercept.names import MOST_ADDRESSES, VIRTUAL, Names
-from local_proxy.rules import Action, Rules, parse_rule
+from local_proxy.rule_text import parse_rule
+from local_proxy.rules import Action, Rules
 
 TCP, UDP = Transport.TCP, Transport.UDP
 

@@ -9,7 +9,8 @@ from local_proxy.intercept import resolver
 from local_proxy.intercept.dns_message import Code, Type, address_record, addresses, answer, read_query
 from local_proxy.intercept.names import VIRTUAL, Names
 from local_proxy.intercept.resolver import CANNOT_SAY, NO_SUCH_NAME, Meaning, Resolver
-from local_proxy.rules import Action, Rules, parse_rule
+from local_proxy.rule_text import parse_rule
+from local_proxy.rules import Action, Rules
 from tests.unit.local_proxy.intercept.test_dns_message import question
 
 
