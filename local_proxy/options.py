@@ -21,7 +21,7 @@ from local_proxy.control_planes import Connection
 from local_proxy.intercept.choices import Connect, Intercept, UdpPolicy
 from local_proxy.rule_flags import rules_in
 from local_proxy.rules import Rule
-from local_proxy.target.given import TargetOptions, target_options
+from local_proxy.target.options import TargetOptions, target_options
 
 MAX_PORT = 65535
 DEFAULT_LEASE_SECONDS = 10

@@ -29,7 +29,8 @@ from local_proxy.session_store import ControlPlane
 from local_proxy.sessions import requests_text
 from local_proxy.signals import Signals
 from local_proxy.sockets import listening_sockets
-from local_proxy.target.given import FilesMode, Given, check_target, target_given
+from local_proxy.target.given import Given, Reading, target_given
+from local_proxy.target.options import FilesMode, From, check_target
 from local_proxy.ways import way_into_mesh
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ async def _hold_and_serve(
 ) -> int:
     async with asyncio.TaskGroup() as tasks:
         holding = tasks.create_task(hold(link))
+        reading = Reading(_target_reader(options, link.plane), tasks)
         session = await link.first_claim()
         console.say(claim_text(session, requests_text(session, link.plane.routing_key)))
         if options.inject_env:
@@ -99,7 +101,9 @@ async def _hold_and_serve(
                     kept = options.egress_port is not None
                     intercepted = interception.every_connection
                     console.say(calls_text(egress, command=True, kept=kept, intercepted=intercepted))
-                    return await _serve_command(options, link, console, signals, interception)
+                    return await _serve_command(
+                        options, link, console, signals, interception=interception, reading=reading
+                    )
             own = options.mode is Mode.EGRESS
             console.say(calls_text(egress, command=own, kept=options.egress_port is not None))
             if options.mode is Mode.EGRESS:
@@ -132,20 +136,24 @@ def _no_pod(options: RunOptions, plane: ControlPlane) -> str:
 
 
 def _target_reader(options: RunOptions, plane: ControlPlane) -> Reader | None:
-    if not isinstance(plane, KubernetesCluster) or options.target is None:
+    wanted = options.from_target
+    if not isinstance(plane, KubernetesCluster) or options.target is None or not options.command:
+        return None
+    if wanted.env_from is From.OFF and wanted.files is FilesMode.OFF:
         return None
     from local_proxy.target.read import Reader  # noqa: PLC0415 # only where there is a pod
 
-    wanted = options.from_target
     files = wanted.files is not FilesMode.OFF
     return Reader(plane.api, plane.namespace, options.target, container=wanted.container, files=files)
 
 
 async def _serve_command(
-    options: RunOptions, link: Link, console: Console, signals: Signals, interception: Interception
+    options: RunOptions, link: Link, console: Console, signals: Signals, *, interception: Interception, reading: Reading
 ) -> int:
-    reader = _target_reader(options, link.plane)
-    async with target_given(options.from_target, reader, link.directory, console.warn) as given:
+    needed = (Path.cwd(), Path.home(), Path(find_command(options.command, os.environ)))
+    async with target_given(
+        options.from_target, reading, link.directory, console.warn, mount=interception.mount, needed=needed
+    ) as given:
         for note in given.notes:
             console.say(note)
         return await _serve_given(options, link, console, signals, interception=interception, given=given)

@@ -21,6 +21,7 @@ from local_proxy.options import RunOptions
 from local_proxy.questions import Questions
 from local_proxy.rule_flags import all_rules, local_hosts, registry_hosts
 from local_proxy.sockets import listening_sockets
+from local_proxy.target.options import FilesMode
 
 ADDRESSES_SECONDS = 5.0
 """How long this machine's own addresses are believed: networks come and go."""
@@ -58,7 +59,8 @@ async def way_into_mesh(
             refusal=lambda target, name: refusal(questions, target, name),
         )
         program = find_command(options.command, os.environ)
-        async with interception(options.intercept, mesh, program, udp=options.udp, tell=tell) as way:
+        mounts = options.from_target.files is FilesMode.MOUNT
+        async with interception(options.intercept, mesh, program, udp=options.udp, tell=tell, mounts=mounts) as way:
             yield way
 
 

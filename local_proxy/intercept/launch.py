@@ -11,12 +11,18 @@ import socket
 import struct
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from local_proxy.descriptors import inherited_descriptors
 from local_proxy.intercept import launcher
 from local_proxy.intercept.filter import ALWAYS, ARCHITECTURES, Architecture, Call, filter_program
 from local_proxy.intercept.kernel import Listener, Threads, read_memory
+from local_proxy.mounts import mounter
+from local_proxy.mounts.reasons import CannotMountError, why_not
+
+if TYPE_CHECKING:
+    from local_proxy.mounts.plan import Plan
 
 _READY_SECONDS = 20.0
 
@@ -25,7 +31,70 @@ class CannotInterceptError(Exception):
     """Why calls can't be intercepted here, in words for the user."""
 
 
-class Launched:
+class Waiting:
+    """A process that waits for what to execute.
+
+    Args:
+        process: it.
+        channel: to it.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process, channel: socket.socket) -> None:
+        self._process = process
+        self._channel = channel
+        self._told = False
+
+    async def mount(self, stage: Path, plan: Plan) -> None:
+        """Mount what a plan says, for this process and its children alone. All of it or nothing.
+
+        Args:
+            stage: an empty folder, which is left empty.
+            plan: what to mount.
+
+        Raises:
+            CannotMountError: this system does not let it.
+        """
+        encoded = os.fsencode
+        arguments = (
+            encoded(stage),
+            [encoded(folder) for folder in plan.covered],
+            [(encoded(point), is_folder) for point, is_folder in plan.points],
+            [(encoded(copy), encoded(place)) for copy, place in plan.copies],
+        )
+        await _send(self._channel, ("mount", str(Path(mounter.__file__).parent), arguments))
+        answer = await _receive(self._channel)
+        if answer is None:
+            raise CannotMountError("the process that was to become the command ended at once")
+        kind, number, failed = answer
+        if kind != b"M":
+            raise CannotMountError(why_not(number, _step(plan, failed & 0xFF, failed >> 8)))
+
+    async def execute(
+        self, program: str, command: Sequence[str], environ: Mapping[str, str]
+    ) -> asyncio.subprocess.Process:
+        """Have it become the command. Something must answer its calls by now, if they are reported.
+
+        Raises:
+            OSError: the program can't be executed; the process has ended.
+        """
+        environment = {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}
+        frame = ("execute", os.fsencode(program), [os.fsencode(word) for word in command], environment)
+        self._told = True
+        await _send(self._channel, frame)
+        answer = await _receive(self._channel)
+        if answer is None:
+            return self._process
+        await self._process.wait()
+        raise OSError(answer[1], os.strerror(answer[1]))
+
+    async def end(self) -> None:
+        """End it, if it has not become the command."""
+        self._channel.close()
+        if not self._told:
+            await self._process.wait()
+
+
+class Launched(Waiting):
     """A process that has the filter, and waits for what to execute.
 
     Args:
@@ -44,36 +113,10 @@ class Launched:
         threads: Threads,
         architecture: Architecture,
     ) -> None:
+        super().__init__(process, channel)
         self.listener = listener
         self.threads = threads
         self.architecture = architecture
-        self._process = process
-        self._channel = channel
-        self._told = False
-
-    async def execute(
-        self, program: str, command: Sequence[str], environ: Mapping[str, str]
-    ) -> asyncio.subprocess.Process:
-        """Have it become the command. Something must answer its calls by now.
-
-        Raises:
-            OSError: the program can't be executed; the process has ended.
-        """
-        environment = {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}
-        frame = (os.fsencode(program), [os.fsencode(word) for word in command], environment)
-        self._told = True
-        await _send(self._channel, frame)
-        answer = await _receive(self._channel)
-        if answer is None:
-            return self._process
-        await self._process.wait()
-        raise OSError(answer[1], os.strerror(answer[1]))
-
-    async def end(self) -> None:
-        """End it, if it has not become the command."""
-        self._channel.close()
-        if not self._told:
-            await self._process.wait()
 
 
 def architecture() -> Architecture:
@@ -91,6 +134,18 @@ def architecture() -> Architecture:
 
 
 @contextlib.asynccontextmanager
+async def waiting() -> AsyncIterator[Waiting]:
+    """A process without a filter that waits for what to execute."""
+    async with _started() as (process, channel):
+        await _send(channel, (0, b""))
+        result = Waiting(process, channel)
+        try:
+            yield result
+        finally:
+            await result.end()
+
+
+@contextlib.asynccontextmanager
 async def launched(reported: Iterable[Call] = ALWAYS) -> AsyncIterator[Launched]:
     """A process with the filter, in which we can look: all that can be refused has been tried.
 
@@ -99,18 +154,7 @@ async def launched(reported: Iterable[Call] = ALWAYS) -> AsyncIterator[Launched]
     """
     own = architecture()
     instructions = filter_program(own, reported)
-    channel, theirs = socket.socketpair()
-    channel.setblocking(False)
-    with channel:
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-I",
-                "-S",
-                launcher.__file__,
-                str(theirs.fileno()),
-                pass_fds=(theirs.fileno(), *inherited_descriptors()),
-            )
+    async with _started() as (process, channel):
         threads = Threads(own)
         try:
             await _send(channel, (own.seccomp, instructions))
@@ -129,6 +173,23 @@ async def launched(reported: Iterable[Call] = ALWAYS) -> AsyncIterator[Launched]
             yield result
         finally:
             await result.end()
+
+
+@contextlib.asynccontextmanager
+async def _started() -> AsyncIterator[tuple[asyncio.subprocess.Process, socket.socket]]:
+    channel, theirs = socket.socketpair()
+    channel.setblocking(False)
+    with channel:
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-I",
+                "-S",
+                launcher.__file__,
+                str(theirs.fileno()),
+                pass_fds=(theirs.fileno(), *inherited_descriptors()),
+            )
+        yield process, channel
 
 
 def _listener(answer: tuple[bytes, int, int] | None, pid: int, threads: Threads) -> Listener:
@@ -160,6 +221,13 @@ def _refused(number: int, step: str) -> str:
             return f"this kernel can't report system calls ({step}: {os.strerror(number)}; Linux 5.9 can)"
         case _:
             return f"a sandbox around this shell doesn't allow it ({step}: {os.strerror(number)})"
+
+
+def _step(plan: Plan, step: int, argument: int) -> str:
+    about: dict[int, Sequence[Any]] = {mounter.COVER: plan.covered, mounter.SHOW: plan.covered}
+    about |= {mounter.POINT: [point for point, _ in plan.points], mounter.COPY: [place for _, place in plan.copies]}
+    places = about.get(step, ())
+    return f"{mounter.STEPS[step]}{f' ({places[argument]})' if argument < len(places) else ''}"
 
 
 async def _send(channel: socket.socket, frame: tuple[Any, ...]) -> None:

@@ -1,13 +1,16 @@
 """Becomes the command: `python -I -S launcher.py DESCRIPTOR`, where DESCRIPTOR is a stream socket to hairpin.
 
 It is told the filter, installs it and says where its listener is; hairpin takes that (pidfd_getfd, as it will take sockets),
-looks whether it can read this process's memory (process_vm_readv, likewise), and then sends what to execute. The process
-stays the same, so signals, debuggers, the exit code and the terminal meet the command alone. It runs as a script and imports
-nothing but what is built in and ctypes: the command waits for it.
+looks whether it can read this process's memory (process_vm_readv, likewise), and then sends what to mount and what to execute.
+The process stays the same, so signals, debuggers, the exit code and the terminal meet the command alone. It runs as a script
+and imports nothing but what is built in and ctypes: the command waits for it.
 
-Frames of hairpin's: a length (u32) and marshal's bytes. Frames of ours: one byte, and numbers:
+Frames of hairpin's: a length (u32) and marshal's bytes. First the filter: number, instructions (none: no filter). Then any number
+of ("mount", folder of mounter.py, its arguments); ("execute", program, arguments, environment). Ours: one byte, and numbers:
     L listener, address   the filter is in force; PROBE lies at that address
     F errno, step         it is not: a step of STEPS failed
+    M 0, 0                all is mounted
+    N errno, step         nothing is: a step of mounter.STEPS failed, about its argument number step >> 8
     X errno               the command can't be executed; there is no such frame, but the end, when it can
 """
 
@@ -43,13 +46,18 @@ def main() -> None:
     os.set_inheritable(descriptor, False)
     filter_number, instructions = _receive(descriptor)
     probe = ctypes.create_string_buffer(PROBE)
-    try:
-        listener = install(filter_number, instructions)
-    except OSError as error:
-        _send(descriptor, b"F", error.errno or 0, STEPS.index(str(error.strerror)))
-        return
-    _send(descriptor, b"L", listener, ctypes.addressof(probe))
-    program, arguments, environment = _receive(descriptor)
+    if instructions:
+        try:
+            listener = install(filter_number, instructions)
+        except OSError as error:
+            _send(descriptor, b"F", error.errno or 0, STEPS.index(str(error.strerror)))
+            return
+        _send(descriptor, b"L", listener, ctypes.addressof(probe))
+    frame = _receive(descriptor)
+    while frame[0] == "mount":
+        _mount(descriptor, frame[1], frame[2])
+        frame = _receive(descriptor)
+    _, program, arguments, environment = frame
     for ignored_by_python in (_signal.SIGPIPE, _signal.SIGXFSZ):
         _signal.signal(ignored_by_python, _signal.SIG_DFL)
     try:
@@ -81,6 +89,19 @@ def install(number: int, instructions: bytes) -> int:
         if listener >= 0:
             return int(listener)
     raise OSError(ctypes.get_errno(), STEPS[1])
+
+
+def _mount(descriptor: int, folder: str, arguments: Any) -> None:
+    sys.path.append(folder)
+    import mounter  # type: ignore[import-not-found] # noqa: PLC0415 - few commands have mounts
+
+    sys.path.remove(folder)
+    try:
+        mounter.mount_all_or_none(arguments)
+    except mounter.FailedError as error:
+        _send(descriptor, b"N", error.number, error.step | error.argument << 8)
+    else:
+        _send(descriptor, b"M", 0, 0)
 
 
 def _receive(descriptor: int) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,13 @@ from local_proxy.intercept.dns import Forwarder, name_server
 from local_proxy.intercept.elf import reads_answers_by_recvmsg
 from local_proxy.intercept.filter import ALWAYS, EXACT, LISTENING, Call
 from local_proxy.intercept.heard import Heard
-from local_proxy.intercept.launch import CannotInterceptError, Launched, launched
+from local_proxy.intercept.launch import CannotInterceptError, Launched, Waiting, launched, waiting
 from local_proxy.intercept.machine import Machine
 from local_proxy.intercept.names import Names
 from local_proxy.intercept.resolv_conf import PATH, ResolvConf, parse_resolv_conf
 from local_proxy.intercept.resolver import Meaning, Resolver
 from local_proxy.intercept.supervisor import Answered, Ports, Supervisor
+from local_proxy.mounts.plan import Mounter
 from local_proxy.rules import Rules
 
 REFUSAL_SECONDS = 1.0
@@ -64,6 +66,10 @@ class Interception(Protocol):
     def start(self) -> Starter:
         """Starts the command, once."""
 
+    @property
+    def mount(self) -> Mounter | None:
+        """Mounts files for the command alone, before it is started; None: it can't."""
+
     def environment(self, inherited: Mapping[str, str], session: str, environment: str | None) -> CommandEnvironment:
         """What the command is started with.
 
@@ -79,9 +85,20 @@ class ProxyVariables:
     """The command is told of an HTTP proxy, and may heed it."""
 
     mesh: Mesh
+    waiting: Waiting | None = None
+    """Becomes the command, where files are to be mounted for it."""
     every_connection: bool = False
     heard: None = None
-    start: Starter = start_natively
+
+    @property
+    def start(self) -> Starter:
+        """As any program would, but for mounts."""
+        return start_natively if self.waiting is None else self.waiting.execute
+
+    @property
+    def mount(self) -> Mounter | None:
+        """By the process that waits, if there is one."""
+        return None if self.waiting is None else self.waiting.mount
 
     def environment(self, inherited: Mapping[str, str], session: str, environment: str | None) -> CommandEnvironment:
         """With proxy variables."""
@@ -107,6 +124,11 @@ class Seccomp:
         """Has the waiting process become the command."""
         return self.waiting.execute
 
+    @property
+    def mount(self) -> Mounter | None:
+        """By the waiting process."""
+        return self.waiting.mount
+
     def environment(self, inherited: Mapping[str, str], session: str, environment: str | None) -> CommandEnvironment:
         """Without proxy variables, the user's included: the pod has none."""
         return intercepted_environment(inherited, session=session, environment=environment)
@@ -114,7 +136,7 @@ class Seccomp:
 
 @contextlib.asynccontextmanager
 async def interception(
-    choice: Intercept, mesh: Mesh, program: str, *, udp: UdpPolicy, tell: Callable[[str], None]
+    choice: Intercept, mesh: Mesh, program: str, *, udp: UdpPolicy, tell: Callable[[str], None], mounts: bool = False
 ) -> AsyncIterator[Interception]:
     """The way that was chosen, or is possible, during the block.
 
@@ -124,6 +146,7 @@ async def interception(
         program: what will be executed.
         udp: what becomes of UDP.
         tell: says a line to the user; from any thread.
+        mounts: whether files must be mounted for the command, whatever the way.
 
     Raises:
         UnavailableError: it must be interception, and can't.
@@ -137,6 +160,8 @@ async def interception(
                 if choice is Intercept.ON:
                     raise UnavailableError(f"--intercept on: {error}; --intercept off uses proxy variables") from error
                 tell(fallback_text(str(error)))
+        if mounts and way.mount is None and sys.platform == "linux":
+            way = ProxyVariables(mesh, await stack.enter_async_context(waiting()))
         yield way
 
 

@@ -31,6 +31,7 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--files",
         default="auto",
-        metavar="auto|rewrite|off",
-        help="auto: private copies of mounted files, variables lead to them (default); rewrite: likewise, or an error; off",
+        metavar="auto|mount|rewrite|off",
+        help="mount: mounted files at their own paths, for the command alone, or an error; rewrite: private copies, variables "
+        "lead to them; auto: mount where it can be and connections are intercepted, else rewrite (default); off",
     )

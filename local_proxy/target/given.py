@@ -2,65 +2,31 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import base64
-import binascii
 import contextlib
-import json
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from hairpin.errors import HairpinError, InvalidFieldError
-from hairpin.files import private_directory, write_private
-from local_proxy.target.paths import rewritten, under
-from local_proxy.target.rules import Rules, choose
+from hairpin.files import private_directory
+from local_proxy.mounts.plan import Mounter, Plan, plan
+from local_proxy.mounts.reasons import CannotMountError
+from local_proxy.target.copies import copy_places, write_copies
+from local_proxy.target.options import FilesMode, From, TargetOptions
+from local_proxy.target.paths import rewritten
+from local_proxy.target.renew import keep_fresh
+from local_proxy.target.rules import choose
 
 if TYPE_CHECKING:
     from local_proxy.target.read import Found, Reader
 
 ROOT_VARIABLE = "HAIRPIN_ROOT"
 """Names the folder that stands for the container's root to the command."""
-_EARLY = 0.8
-"""Of a token's life, after which the next is got: as a kubelet does."""
-_PAUSE_SECONDS = (30.0, 3600.0)
-"""Between two reads of tokens, at least and at most: one whose pod is gone is refused long before its end."""
 _MOST_NAMES = 8
 _ROLES = "the ClusterRole hairpin-target-exec or hairpin-target-config gives the right"
-_Choice = TypeVar("_Choice", bound=StrEnum)
-
-
-class From(StrEnum):
-    """Whence variables."""
-
-    AUTO = "auto"
-    TARGET = "target"
-    OFF = "off"
-
-
-class FilesMode(StrEnum):
-    """Whether files."""
-
-    AUTO = "auto"
-    REWRITE = "rewrite"
-    OFF = "off"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetOptions:
-    """The flags about the target's environment and files."""
-
-    env_from: From = From.AUTO
-    files: FilesMode = FilesMode.AUTO
-    container: str | None = None
-    rules: Rules = field(default_factory=Rules)
-    assigned: Mapping[str, str] = field(default_factory=dict)
-    asked: str = ""
-    """The first flag that needs a target's pod; empty: none was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,83 +37,72 @@ class Given:
     notes: tuple[str, ...] = ()
 
 
-def target_options(arguments: argparse.Namespace) -> TargetOptions:
-    """Check the flags.
-
-    Raises:
-        InvalidFieldError: one can't be used.
-    """
-    env_from, files = _choice("--env-from", arguments.env_from, From), _choice("--files", arguments.files, FilesMode)
-    if arguments.container == "":
-        raise InvalidFieldError("--container", None, "is empty", "write a container's name, or leave the flag out")
-    asked = {
-        "--env-from": env_from is From.TARGET,
-        "--files": files is FilesMode.REWRITE,
-        "--container": arguments.container,
-        "--env-include": arguments.env_include,
-        "--env-exclude": arguments.env_exclude,
-    }
-    return TargetOptions(
-        env_from=env_from,
-        files=files,
-        container=arguments.container,
-        rules=Rules(tuple(arguments.env_include), tuple(arguments.env_exclude)),
-        assigned=dict(_assigned(text) for text in arguments.env_set),
-        asked=next((flag for flag, given in asked.items() if given), ""),
-    )
-
-
-def _choice(flag: str, text: str, choices: type[_Choice]) -> _Choice:
-    try:
-        return choices(text)
-    except ValueError:
-        raise InvalidFieldError(flag, text, "is no choice", f"choose one of {', '.join(choices)}") from None
-
-
-def _assigned(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise InvalidFieldError("--env-set", text, "sets no variable", "write NAME=VALUE; NAME= for an empty one")
-    return name, value
-
-
-def check_target(options: TargetOptions, *, why_not: str) -> None:
-    """Hold that no flag asks for what can't be.
+class Reading:
+    """A target that is being read, beside all else that is to be done before the command can start.
 
     Args:
-        options: the flags.
-        why_not: why no target's pod can be read; empty if it can.
-
-    Raises:
-        InvalidFieldError: one does.
+        reader: of the target; None: there is nothing to read.
+        tasks: of whoever may end it.
     """
-    if options.asked and why_not:
-        raise InvalidFieldError(options.asked, None, f"has no meaning here: {why_not}", "drop it")
+
+    def __init__(self, reader: Reader | None, tasks: asyncio.TaskGroup) -> None:
+        self.reader = reader
+        self._task = None if reader is None else tasks.create_task(_outcome(reader))
+
+    async def found(self) -> Found:
+        """What was read.
+
+        Raises:
+            HairpinError: it could not be.
+            ValueError: there is nothing to read.
+        """
+        if self._task is None:
+            raise ValueError("there is no target to read")
+        found = await self._task
+        if isinstance(found, HairpinError):
+            raise found
+        return found
+
+
+async def _outcome(reader: Reader) -> Found | HairpinError:
+    try:
+        return await reader.read()
+    except HairpinError as error:  # it is told when the turn comes, not in the middle of a claim
+        return error
 
 
 @contextlib.asynccontextmanager
 async def target_given(
-    options: TargetOptions, reader: Reader | None, folder: Path, warn: Callable[[str], None]
+    options: TargetOptions,
+    reading: Reading,
+    folder: Path,
+    warn: Callable[[str], None],
+    *,
+    mount: Mounter | None = None,
+    needed: Iterable[Path] = (),
 ) -> AsyncIterator[Given]:
-    """What the command gets of the target, and its tokens kept fresh until the context ends.
+    """What the command gets of the target, and its files kept fresh until the context ends.
 
     Args:
         options: the flags.
-        reader: of the target; None: there is nothing to read.
+        reading: the target.
         folder: a private one.
-        warn: told when a token can't be renewed.
+        warn: told when files can't be kept fresh.
+        mount: None: there is no way to mount.
+        needed: what no mount may hide: the command, its folder.
 
     Raises:
         HairpinError: what was demanded can't be had.
     """
-    if reader is None or (options.env_from is From.OFF and options.files is FilesMode.OFF):
+    reader = reading.reader
+    if reader is None:
         yield Given()
         return
     from hairpin.kubernetes.errors import ApiForbiddenError  # noqa: PLC0415 # not for a run without a target
-    from local_proxy.target.read import required  # noqa: PLC0415 # likewise
+    from local_proxy.target.read import check_whole  # noqa: PLC0415 # likewise
 
     try:
-        found = await reader.read()
+        found = await reading.found()
     except ApiForbiddenError as error:
         if options.asked:
             raise HairpinError(f"{options.asked}: {error}; {_ROLES}") from error
@@ -158,14 +113,26 @@ async def target_given(
             raise
         yield Given(notes=(_nothing(error),))
         return
-    if options.env_from is From.TARGET or options.files is FilesMode.REWRITE:
-        required(found)
+    if options.env_from is From.TARGET:
+        check_whole(found, "--env-from", options.env_from.value)
+    if options.files in (FilesMode.MOUNT, FilesMode.REWRITE):
+        check_whole(found, "--files", options.files.value)
     root = folder / "root"
-    given = _given(options, found, root)
+    variables, notes = _variables(options, found)
+    fresh = options.files is not FilesMode.OFF and bool(found.mounts)
+    if fresh:
+        write_copies(found, root)
+        placing = _Placing(options.files, root, mount, (*needed, folder))
+        variables, note = await placing.place(found, variables)
+        notes.append(note)
+    if options.files is not FilesMode.OFF and found.uncopied:
+        notes.append(f"no copy is made of {', '.join(found.uncopied)}")
+    if found.left:
+        notes.append(f"left out: {'; '.join(map(str, found.left))}")
     async with asyncio.TaskGroup() as tasks:
-        renewing = tasks.create_task(_renew(reader, found, root, warn)) if found.tokens else None
+        renewing = tasks.create_task(keep_fresh(reader, found, root, warn)) if fresh else None
         try:
-            yield given
+            yield Given(variables, tuple(notes))
         finally:
             if renewing is not None:
                 renewing.cancel()
@@ -175,69 +142,67 @@ def _nothing(error: HairpinError) -> str:
     return f"the target's environment and files are not used: {error}; --env-from off --files off does without"
 
 
-def _given(options: TargetOptions, found: Found, root: Path) -> Given:
-    notes = []
-    variables: dict[str, str] = {}
-    if options.env_from is not From.OFF:
-        chosen = choose(found.variables, options.rules)
-        variables = chosen.taken
-        stays = f"; local stay {_names(chosen.local)}" if chosen.local else ""
-        notes.append(
-            f"environment: {len(variables)} variables of pod {found.pod}, container {found.container}, by {found.how}{stays}"
-        )
-    if options.files is not FilesMode.OFF and found.files:
-        write_files(found, root)
-        variables, changed = rewritten(variables, [mount.path for mount in found.mounts], root)
-        variables[ROOT_VARIABLE] = str(root)
-        where = f"; {_names(changed)} lead there" if changed else ""
-        notes.append(f"files: {len(found.files)} copies under {root} ({ROOT_VARIABLE}){where}")
-    if options.files is not FilesMode.OFF and found.uncopied:
-        notes.append(f"no copy is made of {', '.join(found.uncopied)}")
-    if found.left:
-        notes.append(f"left out: {'; '.join(map(str, found.left))}")
-    return Given(variables, tuple(notes))
+def _variables(options: TargetOptions, found: Found) -> tuple[dict[str, str], list[str]]:
+    if options.env_from is From.OFF:
+        return {}, []
+    chosen = choose(found.variables, options.rules)
+    stays = f"; local stay {_names(chosen.local)}" if chosen.local else ""
+    whence = f"{len(chosen.taken)} variables of pod {found.pod}, container {found.container}, by {found.how}"
+    return chosen.taken, [f"environment: {whence}{stays}"]
 
 
-def write_files(found: Found, root: Path, only: frozenset[str] | None = None) -> None:
-    """Write the copies; they are for their owner alone, and can be run if they can be in the pod."""
-    for path, file in found.files.items():
-        if only is None or path in only:
-            place = under(root, path)
-            for above in [*place.parents][len(place.relative_to(root).parts) - 1 :: -1]:
-                private_directory(above)  # the parents that mkdir makes by itself are everyone's
-            write_private(place, file.data)
-            place.chmod(0o400 | (file.mode & 0o700))
+@dataclass(frozen=True, slots=True)
+class _Placing:
+    """How the command finds the copies."""
+
+    mode: FilesMode
+    root: Path
+    mount: Mounter | None
+    needed: tuple[Path, ...]
+
+    async def place(self, found: Found, variables: Mapping[str, str]) -> tuple[dict[str, str], str]:
+        """The variables, and a line for the user."""
+        why = "" if self.mode is FilesMode.REWRITE or (self.mode is FilesMode.AUTO and self.mount is None) else None
+        places = copy_places(found, self.root)
+        planned = plan(places, self.needed, user=os.geteuid())
+        if self.mode is FilesMode.MOUNT and planned.refused:
+            raise _demanded(_refusals(planned))
+        if why is None and not planned.copies:
+            why = f"; they are not mounted: {_refusals(planned)}"
+        if why is None:
+            try:
+                await self._mount(planned)
+            except CannotMountError as error:
+                if self.mode is FilesMode.MOUNT:
+                    raise _demanded(str(error)) from error
+                why = f"; they are not mounted: {error}"
+        if why is None:
+            elsewhere, note = list(planned.refused), self._mounted(found, planned)
+        else:
+            elsewhere, note = list(places), f"files: {len(found.files)} copies under {self.root} ({ROOT_VARIABLE}){why}"
+        made, changed = rewritten(variables, elsewhere, self.root)
+        made[ROOT_VARIABLE] = str(self.root)
+        return made, f"{note}; {_names(changed)} lead there" if changed else note
+
+    async def _mount(self, planned: Plan) -> None:
+        if self.mount is None:
+            raise CannotMountError("only Linux has mounts that one program alone sees")
+        await self.mount(private_directory(self.root.parent / "stage"), planned)
+
+    def _mounted(self, found: Found, planned: Plan) -> str:
+        paths = tuple(sorted(place for _, place in planned.copies))
+        note = f"files: {len(found.files)}, for the command alone at {_names(paths)} (copies of {self.root}, {ROOT_VARIABLE})"
+        return f"{note}; only there: {_refusals(planned)}" if planned.refused else note
 
 
-async def _renew(reader: Reader, found: Found, root: Path, warn: Callable[[str], None]) -> None:
-    told = ""
-    while True:
-        await asyncio.sleep(pause([found.files[path].data for path in found.tokens], time.time()))
-        try:
-            fresh = await reader.read()
-            write_files(fresh, root, frozenset(fresh.tokens))
-            found, told = (fresh if fresh.tokens else found), ""
-        except (HairpinError, OSError) as error:
-            if told != str(error):
-                told = str(error)
-                warn(f"the target's token is not renewed: {error}; trying on")
+def _refusals(planned: Plan) -> str:
+    return "; ".join(f"{path} ({why})" for path, why in planned.refused.items())
 
 
-def pause(tokens: list[bytes], now: float) -> float:
-    """How long the tokens are good for, in seconds."""
-    ends = [_renewal(token) for token in tokens]
-    first, longest = _PAUSE_SECONDS
-    return max(first, min(longest, *(end - now for end in ends if end is not None), longest))
-
-
-def _renewal(token: bytes) -> float | None:
-    """When a token is to be renewed, in seconds since the epoch; None where it does not say."""
-    try:
-        payload = token.split(b".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
-        return float(claims["iat"] + _EARLY * (claims["exp"] - claims["iat"]))
-    except (IndexError, KeyError, TypeError, ValueError, binascii.Error):
-        return None
+def _demanded(problem: str) -> InvalidFieldError:
+    return InvalidFieldError(
+        "--files", "mount", f"can't be done: {problem}", "write auto or rewrite: variables lead to copies"
+    )
 
 
 def _names(names: tuple[str, ...]) -> str:

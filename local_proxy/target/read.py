@@ -4,38 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from hairpin.errors import HairpinError, InvalidFieldError, NotFoundError
+from hairpin.errors import HairpinError, InvalidFieldError
 from hairpin.kubernetes.api import Api, JsonObject
 from hairpin.kubernetes.errors import ApiError, ApiForbiddenError, ApiNotFoundError
 from hairpin.kubernetes.exec import NotStartedError, not_found, run_in_container
-from hairpin.kubernetes.kinds import (
-    CONFIG_MAPS,
-    DAEMON_SETS,
-    DEPLOYMENTS,
-    PODS,
-    ROLLOUTS,
-    SECRETS,
-    SERVICE_ACCOUNTS,
-    SERVICES,
-    STATEFUL_SETS,
-)
+from hairpin.kubernetes.kinds import CONFIG_MAPS, SECRETS, SERVICE_ACCOUNTS, SERVICES
 from hairpin.model.target import Target
 from local_proxy.target import script, spec, volumes
 from local_proxy.target.links import API_SERVER, link_variables
+from local_proxy.target.pods import choose_container, find_pod
 from local_proxy.target.spec import Left, Objects, Reference
 from local_proxy.target.volumes import COPIED, File, Mount, Token
 
-_WORKLOADS = {
-    "deployment": DEPLOYMENTS,
-    "statefulset": STATEFUL_SETS,
-    "daemonset": DAEMON_SETS,
-    "rollout": ROLLOUTS,
-}
 _KINDS = {"ConfigMap": CONFIG_MAPS, "Secret": SECRETS}
-_PROXY = "istio-proxy"
-_DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+BY_EXEC = "exec"
 _LEAST_TOKEN_SECONDS = 600
 """The API server takes no less."""
 
@@ -57,86 +40,10 @@ class Found:
     tokens: tuple[str, ...] = ()
     """Paths of the files that hold tokens, which end."""
 
-
-def selector_text(selector: Mapping[str, Any]) -> str:
-    """A workload's selector as a query has it."""
-    terms = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
-    for one in selector.get("matchExpressions") or []:
-        key, values = one["key"], ",".join(one.get("values") or [])
-        match one["operator"]:
-            case "Exists":
-                terms.append(key)
-            case "DoesNotExist":
-                terms.append(f"!{key}")
-            case "In":
-                terms.append(f"{key} in ({values})")
-            case "NotIn":
-                terms.append(f"{key} notin ({values})")
-    return ",".join(terms)
-
-
-def choose_pod(pods: Iterable[JsonObject]) -> JsonObject | None:
-    """One that runs and is ready if there is one; of several the youngest, which has the newest revision."""
-
-    def rank(pod: JsonObject) -> tuple[bool, str, str]:
-        conditions = (pod.get("status") or {}).get("conditions") or []
-        ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-        return ready, str(pod["metadata"].get("creationTimestamp", "")), pod["metadata"]["name"]
-
-    running = [
-        pod
-        for pod in pods
-        if (pod.get("status") or {}).get("phase") == "Running" and not pod["metadata"].get("deletionTimestamp")
-    ]
-    return max(running, key=rank, default=None)
-
-
-def choose_container(pod: JsonObject, named: str | None, port: int | str | None) -> JsonObject:
-    """The named one; else the one that has the port, the one that kubectl would take, the first that is not Istio's.
-
-    Raises:
-        NotFoundError: there is none of that name.
-    """
-    every: list[JsonObject] = pod["spec"]["containers"]
-    by_name = {container["name"]: container for container in every}
-    if named is not None:
-        if named not in by_name:
-            raise NotFoundError(
-                f"--container: pod {pod['metadata']['name']} has no container {named!r}; it has {', '.join(by_name)}"
-            )
-        return by_name[named]
-    own = [container for container in every if container["name"] != _PROXY] or every
-    for container in own:
-        ports = container.get("ports") or []
-        if port is not None and any(port in (one.get("containerPort"), one.get("name")) for one in ports):
-            return container
-    default = (pod["metadata"].get("annotations") or {}).get(_DEFAULT_CONTAINER, "")
-    return by_name[default] if default in by_name and default != _PROXY else own[0]
-
-
-async def find_pod(api: Api, namespace: str, target: Target) -> tuple[JsonObject, int | str | None]:
-    """A running pod of a target, and the target's port as its containers know it.
-
-    Raises:
-        NotFoundError: there is no such target, or no pod of it runs.
-        ApiError: it may not be read.
-    """
-    port = target.port
-    if target.kind == "pod":
-        return await api.get(PODS, target.name, namespace=namespace), port
-    if target.kind == "service":
-        service = await api.get(SERVICES, target.name, namespace=namespace)
-        labels = selector_text({"matchLabels": service["spec"].get("selector") or {}})
-        ports = service["spec"].get("ports") or []
-        chosen = [one for one in ports if port is None or port in (one.get("name"), one["port"])]
-        port = (chosen[0].get("targetPort") or chosen[0]["port"]) if chosen else port
-    else:
-        workload = await api.get(_WORKLOADS[target.kind], target.name, namespace=namespace)
-        labels = selector_text(workload["spec"].get("selector") or {})
-    pod = choose_pod((await api.list(PODS, namespace=namespace, labels=labels))["items"]) if labels else None
-    if pod is None:
-        raise NotFoundError(f"no pod of {target} runs in namespace {namespace}")
-    return pod, port
+    @property
+    def by_exec(self) -> bool:
+        """Whether the container itself told."""
+        return self.how == BY_EXEC
 
 
 class Reader:
@@ -156,6 +63,7 @@ class Reader:
         self._target = target
         self._container = container
         self._files = files
+        self._unreadable: set[Reference] = set()
 
     async def read(self) -> Found:
         """By exec where that may be, else by the spec.
@@ -171,6 +79,29 @@ class Reader:
             return await self._by_spec(pod, container, "no right to exec")
         except NotStartedError:
             return await self._by_spec(pod, container, "its image has no sh and cat")
+
+    async def marks(self) -> dict[str, str]:
+        """What is another after the pod or its mounted files are: versions of what may be read of it.
+
+        Raises:
+            HairpinError: not even its pod may be read.
+        """
+        pod, port = await find_pod(self._api, self._namespace, self._target)
+        metadata = pod["metadata"]
+        container = choose_container(pod, self._container, port)
+        marks = {"pod": metadata["uid"]}
+        for shown in ("labels", "annotations"):  # by a downwardAPI volume
+            marks[shown] = repr(sorted((metadata.get(shown) or {}).items()))
+        mounted = volumes.references(volumes.mounts(pod, container, {}))
+        for reference in sorted(mounted - self._unreadable, key=str):
+            try:
+                found = await self._api.get(_KINDS[reference.kind], reference.name, namespace=self._namespace)
+                marks[str(reference)] = found["metadata"]["resourceVersion"]
+            except ApiForbiddenError:
+                self._unreadable.add(reference)
+            except ApiNotFoundError:
+                marks[str(reference)] = ""
+        return marks
 
     async def _by_exec(self, pod: JsonObject, container: JsonObject) -> Found:
         mounted = volumes.mounts(pod, container, {})
@@ -198,7 +129,7 @@ class Reader:
         files = {path: File(data, _mode(path, modes)) for path, data in told.files.items()}
         tokens = tuple(token.path for token in known.tokens if token.path in files)
         return Found(
-            name, container["name"], "exec", told.variables, files, tuple(copied), (), _uncopied(mounted), tokens
+            name, container["name"], BY_EXEC, told.variables, files, tuple(copied), (), _uncopied(mounted), tokens
         )
 
     async def _by_spec(self, pod: JsonObject, container: JsonObject, why: str) -> Found:
@@ -273,8 +204,13 @@ class Reader:
         return str(answer["status"]["token"]).encode()
 
 
-def required(found: Found) -> None:
+def check_whole(found: Found, flag: str, value: str) -> None:
     """Hold that nothing is missing.
+
+    Args:
+        found: what was read.
+        flag: which demands it.
+        value: the flag's.
 
     Raises:
         InvalidFieldError: something is.
@@ -282,7 +218,7 @@ def required(found: Found) -> None:
     if found.left:
         told = "; ".join(map(str, found.left))
         remedy = "ask an operator for the ClusterRole hairpin-target-exec or hairpin-target-config, or write auto"
-        raise InvalidFieldError("--env-from", "target", f"can't be had whole: {told}", remedy)
+        raise InvalidFieldError(flag, value, f"can't be had whole: {told}", remedy)
 
 
 def _why(error: HairpinError) -> str:

@@ -1,8 +1,9 @@
 """`python -m tests.support.intercepted_main SETTINGS COMMAND...`: the command under interception; its exit code.
 
-SETTINGS is JSON: gateway, a port; answers, where it says what became of a connection, for `--connect exact`; rules, pairs of action and text; refused, reasons by target; asked_seconds, how long the agent
-takes to say so; names, addresses by name, or "virtual"; udp; intercept; killed, seconds after which this process kills itself.
-Lines for the user go to standard error.
+SETTINGS is JSON: gateway, a port; answers, where it says what became of a connection, for `--connect exact`; rules, pairs of action
+and text; refused, reasons by target; asked_seconds, how long the agent takes to say so; names, addresses by name, or "virtual"; udp;
+intercept; killed, seconds after which this process kills itself; files, texts by path, and mounts, the paths at which they are
+mounted. Lines for the user go to standard error.
 """
 
 from __future__ import annotations
@@ -22,9 +23,13 @@ from local_proxy.intercept.choices import Intercept, UdpPolicy
 from local_proxy.intercept.dns_message import Code
 from local_proxy.intercept.resolver import NO_SUCH_NAME, Meaning
 from local_proxy.intercept.strategy import Mesh, interception
+from local_proxy.mounts.plan import plan
+from local_proxy.mounts.reasons import CannotMountError
+from local_proxy.private import private_folder
 from local_proxy.rule_text import parse_rule
 from local_proxy.rules import Action, Rules
 from local_proxy.signals import Signals
+from local_proxy.target.paths import under
 
 
 class Agent:
@@ -73,16 +78,41 @@ async def main() -> int:
     def tell(line):
         os.write(2, f"{line}\n".encode())
 
-    with Signals().installed() as signals:
+    mounts = settings.get("mounts")
+    with Signals().installed() as signals, private_folder() as folder:
         async with interception(
-            choice, mesh, command[0], udp=UdpPolicy(settings.get("udp", "refuse")), tell=tell
+            choice,
+            mesh,
+            command[0],
+            udp=UdpPolicy(settings.get("udp", "refuse")),
+            tell=tell,
+            mounts=mounts is not None,
         ) as way:
-            environment = way.environment(os.environ, "alice-1", None)
-            async with run_child(command, environment.variables, signals, warn=tell, start=way.start) as child:
+            if mounts is not None:
+                await _mount(way, mounts, settings["files"], folder, tell)
+            environment = way.environment({**os.environ, "FOLDER": str(folder)}, "alice-1", None)
+            async with run_child(
+                command, environment.variables, signals, folder=folder, warn=tell, start=way.start
+            ) as child:
                 code = await _wait(child, settings.get("killed"))
     if settings.get("asked"):
         tell(json.dumps(agent.asked))
     return code
+
+
+async def _mount(way, mounts, files, folder, tell) -> None:
+    for path, text in files.items():
+        place = under(folder / "root", path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+    planned = plan({path: under(folder / "root", path) for path in mounts}, [Path.cwd(), folder], user=os.geteuid())
+    for path, why in planned.refused.items():
+        tell(f"refused: {path}: {why}")
+    (folder / "stage").mkdir()
+    try:
+        await way.mount(folder / "stage", planned)
+    except CannotMountError as error:
+        tell(f"not mounted: {error}")
 
 
 async def _wait(child: Child, killed: float | None) -> int:

@@ -11,6 +11,12 @@ from signal import SIGKILL
 
 import pytest
 
+from hairpin.kubernetes.api import connect
+from hairpin.model.target import Target
+from local_proxy.target.copies import write_copies
+from local_proxy.target.read import Reader
+from local_proxy.target.renew import keep_fresh
+from tests.support.cluster.host import LAPTOP_UID
 from tests.support.cluster.images import PYTHON
 from tests.support.envoy import eventually
 from tests.support.istio_mesh import SHOP
@@ -23,23 +29,47 @@ TELL = """
 import base64, json, os, time
 root = os.environ.get("HAIRPIN_ROOT", "")
 files = {}
-for folder, _, names in os.walk(root) if root else ():
+for folder, below, names in os.walk(root) if root else ():
+    below[:] = [name for name in below if not name.startswith("..")]
     for name in names:
         path = os.path.join(folder, name)
         with open(path, "rb") as file:
             files[path[len(root):]] = [base64.b64encode(file.read()).decode(), oct(os.stat(path).st_mode & 0o7777)]
-print(json.dumps({"env": dict(os.environ), "files": files}), flush=True)
+own = {}
+for path in PATHS:
+    try:
+        with open(path, "rb") as file: own[path] = base64.b64encode(file.read()).decode()
+    except OSError: own[path] = None
+who = [os.getuid(), os.getgid(), os.access("/etc/hosts", os.R_OK)]
+print(json.dumps({"env": dict(os.environ), "files": files, "own": own, "who": who}), flush=True)
 if WAIT: time.sleep(120)
 """
+OWN = ("/etc/settled/a.yaml", "/etc/db.pw", "/var/run/secrets/kubernetes.io/serviceaccount/token")
 TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 
 
-def binding(user, role):
+ACCOUNT = f"system:serviceaccount:{SHOP}:checkout"
+TOKENS = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "Role",
+    "metadata": {"name": "tokens", "namespace": SHOP},
+    "rules": [
+        {"apiGroups": [""], "resources": ["serviceaccounts/token"], "resourceNames": ["checkout"], "verbs": ["create"]}
+    ],
+}
+
+
+def subject(token):
+    claims = token.split(b".")[1]
+    return json.loads(base64.urlsafe_b64decode(claims + b"=="))["sub"]
+
+
+def binding(user, role, *, kind="ClusterRole", name=""):
     return {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "RoleBinding",
-        "metadata": {"name": f"target-{user}", "namespace": SHOP},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+        "metadata": {"name": name or f"target-{user}", "namespace": SHOP},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
         "subjects": [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}],
     }
 
@@ -104,17 +134,25 @@ async def settled(mesh):
         await client.delete(kind, "settled", SHOP)
 
 
+def program(*, wait):
+    return TELL.replace("WAIT", str(wait)).replace("PATHS", str(OWN))
+
+
 async def told(mesh, user, *flags):
-    command = (PYTHON, "-c", TELL.replace("WAIT", "False"))
+    command = (PYTHON, "-c", program(wait=False))
     run = await mesh.command(user, *RUN, *flags, "--", *command)
     assert run.process.returncode == 0, run.error
     return json.loads("".join(run.output)), "\n".join(run.errors)
 
 
-def check_same(found):
+def check_same(found, *, mounted):
+    """The same by exec and by the spec; files at their own paths, or under the root alone, where variables lead to."""
     env, files = found["env"], found["files"]
     root = env["HAIRPIN_ROOT"]
-    assert env["CONF"] == f"{root}/etc/settled/a.yaml"
+    assert env["CONF"] == ("/etc/settled/a.yaml" if mounted else f"{root}/etc/settled/a.yaml")
+    own = {path: base64.b64decode(data) for path, data in found["own"].items() if data is not None and path != TOKEN}
+    assert own == ({"/etc/settled/a.yaml": b"a: 1\n", "/etc/db.pw": SECRET} if mounted else {})
+    assert found["who"] == [LAPTOP_UID, LAPTOP_UID, True]
     assert (env["PASSWORD"], env["ME"], env["MODE"]) == ("open", SHOP, "target")
     assert env["KUBERNETES_SERVICE_HOST"]
     assert env["PATH"].startswith("/mnt/bin")  # the laptop's
@@ -125,26 +163,51 @@ def check_same(found):
     assert not Path(root).exists()
 
 
-async def test_who_may_exec_gets_what_the_container_has(settled):
-    found, error = await told(settled, "alice", "--env-from", "target", "--env-set", "MODE=mine", "--files", "rewrite")
+@pytest.mark.parametrize("files", ["rewrite", "mount"])
+async def test_who_may_exec_gets_what_the_container_has(settled, files):
+    found, error = await told(settled, "alice", "--env-from", "target", "--env-set", "MODE=mine", "--files", files)
     assert found["env"]["MODE"] == "mine"
     found["env"]["MODE"] = "target"
-    check_same(found)
+    check_same(found, mounted=files == "mount")
     assert re.search(r"environment: \d+ variables of pod settled-\S+, container app, by exec; local stay ", error)
-    claims = base64.b64decode(found["files"][TOKEN][0]).split(b".")[1]
-    subject = json.loads(base64.urlsafe_b64decode(claims + b"=="))["sub"]
-    assert subject == f"system:serviceaccount:{SHOP}:checkout"
+    assert subject(base64.b64decode(found["files"][TOKEN][0])) == ACCOUNT
+    assert found["own"][TOKEN] == (found["files"][TOKEN][0] if files == "mount" else None)
 
 
-async def test_who_may_not_exec_gets_what_the_spec_says(settled):
-    found, error = await told(settled, "bob")
-    check_same(found)
+@pytest.mark.parametrize("files", ["auto", "rewrite"])
+async def test_who_may_not_exec_gets_what_the_spec_says(settled, files):
+    """Without an error only by `auto`: the token takes a right of its own. Connections are intercepted, so `auto` mounts."""
+    flags = () if files == "auto" else ("--intercept", "off")  # as `auto` is then
+    found, error = await told(settled, "bob", *flags)
+    check_same(found, mounted=files == "auto")
     assert "by its spec: no right to exec" in error
     assert f"left out: token {TOKEN} (you may not read it)" in error
     assert TOKEN not in found["files"]
-    refused = await settled.command("bob", *RUN, "--env-from", "target", "--", "true")
-    assert refused.process.returncode == 2
-    assert "--env-from" in refused.error
+    if files == "auto":
+        assert re.search(r"files: \d, for the command alone at /etc/db.pw, /etc/settled, /run/secrets/", error)
+        for flag, value in (("--env-from", "target"), ("--files", "mount")):
+            refused = await settled.command("bob", *RUN, flag, value, "--", "true")
+            assert refused.process.returncode == 2
+            assert f"{flag}: '{value}' can't be had whole: token {TOKEN} (you may not read it)" in refused.error
+
+
+async def test_a_config_map_that_changes_is_followed_in_the_run(settled, tmp_path):
+    metadata = {"name": "settled", "namespace": SHOP}
+    changed = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"a.yaml": "a: 2\n"}}
+    async with connect(kubeconfig=str(settled.cluster.kubeconfig("bob"))) as api:
+        reader = Reader(api, SHOP, Target.parse("deployment/settled:web"), container=None, files=True)
+        first = await reader.read()
+        write_copies(first, tmp_path)
+        async with asyncio.TaskGroup() as tasks:
+            renewing = tasks.create_task(keep_fresh(reader, first, tmp_path, pytest.fail, look_seconds=0.1))
+            await asyncio.sleep(0.5)  # until it has looked for the first time
+            await settled.cluster.client.apply(changed)
+            file = tmp_path / "etc/settled/a.yaml"
+            try:
+                await eventually(lambda: file.read_bytes() == b"a: 2\n", what="the file is the new one")
+            finally:
+                renewing.cancel()
+                await settled.cluster.client.apply({**changed, "data": {"a.yaml": "a: 1\n"}})
 
 
 async def test_an_image_without_cat_is_read_from_its_spec(settled):
@@ -159,7 +222,7 @@ async def test_an_image_without_cat_is_read_from_its_spec(settled):
 
 
 async def test_a_kill_leaves_no_secret(settled):
-    command = (PYTHON, "-c", TELL.replace("WAIT", "True"))
+    command = (PYTHON, "-c", program(wait=True))
     async with settled.hairpin("bob", *RUN, "--", *command) as run:
         await eventually(lambda: run.output, what="it tells")
         root = Path(json.loads("".join(run.output))["env"]["HAIRPIN_ROOT"])

@@ -1,3 +1,4 @@
+import asyncio
 import base64
 import dataclasses
 import fcntl
@@ -10,10 +11,15 @@ import pytest
 
 from hairpin.errors import HairpinError, InvalidFieldError
 from hairpin.kubernetes.errors import ApiForbiddenError
+from local_proxy.mounts.plan import Plan
+from local_proxy.mounts.reasons import CannotMountError
 from local_proxy.private import LOCK, PREFIX, UNLOCKED_SECONDS, private_folder, sweep
-from local_proxy.target.given import FilesMode, From, Given, TargetOptions, pause, target_given
+from local_proxy.target.given import Given, Reading, target_given
+from local_proxy.target.options import FilesMode, From, TargetOptions
 from local_proxy.target.paths import rewritten, under
-from local_proxy.target.read import Found, choose_container, choose_pod, selector_text
+from local_proxy.target.pods import choose_container, choose_pod, selector_text
+from local_proxy.target.read import Found
+from local_proxy.target.renew import pause
 from local_proxy.target.rules import Rules, choose
 from local_proxy.target.spec import Left
 from local_proxy.target.volumes import File, Mount
@@ -72,6 +78,9 @@ class Fake:
             raise self.found
         return self.found
 
+    async def marks(self):
+        return {}
+
 
 FOUND = Found(
     pod="checkout-1",
@@ -84,9 +93,15 @@ FOUND = Found(
 )
 
 
-async def given_of(options, found, folder):
-    async with target_given(options, Fake(found), folder, lambda _: None) as given:
-        return given
+async def given_of(options, found, folder, **more):
+    wanted = options.env_from is not From.OFF or options.files is not FilesMode.OFF
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            reading = Reading(Fake(found) if wanted else None, tasks)
+            async with target_given(options, reading, folder, lambda _: None, **more) as given:
+                return given
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
 
 
 async def test_variables_and_files_are_given(tmp_path):
@@ -97,6 +112,7 @@ async def test_variables_and_files_are_given(tmp_path):
     assert stat.S_IMODE((root / "etc/app/a").stat().st_mode) == 0o700
     assert stat.S_IMODE((root / "etc/app/in/b").stat().st_mode) == 0o400
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o700 for path in (root, root / "etc", root / "etc/app/in"))
+    assert (root / "etc/app/a").readlink() == Path("..data/a")  # as a kubelet has it
     assert given.notes == (
         "environment: 2 variables of pod checkout-1, container app, by exec; local stay PATH",
         f"files: 2 copies under {root} (HAIRPIN_ROOT); CONF lead there",
@@ -128,6 +144,72 @@ async def test_what_may_not_be_read_is_told_and_is_an_error_where_it_was_demande
     )
     with pytest.raises(InvalidFieldError, match=r"--env-from: 'target' can't be had whole: variable X"):
         await given_of(TargetOptions(env_from=From.TARGET, asked="--env-from"), part, tmp_path)
+    with pytest.raises(InvalidFieldError, match=r"--files: 'mount' can't be had whole: variable X"):
+        await given_of(TargetOptions(files=FilesMode.MOUNT, asked="--files"), part, tmp_path)
+
+
+class Mounted:
+    """Stands for the process that becomes the command."""
+
+    def __init__(self, why=""):
+        self.why = why
+        self.plans = []
+
+    async def __call__(self, stage, planned):
+        assert stage.is_dir()
+        self.plans.append(planned)
+        if self.why:
+            raise CannotMountError(self.why)
+
+
+MOUNTED = dataclasses.replace(
+    FOUND,
+    variables={"CONF": "/etc/hairpin-x/a", "OTHER": "/etc/b"},
+    files={"/etc/hairpin-x/a": File(b"a"), "/etc/b": File(b"b")},
+    mounts=(
+        Mount("/etc/hairpin-x", "", {"name": "v", "configMap": {}}),
+        Mount("/etc", "", {"name": "w", "secret": {}}),
+    ),
+    uncopied=(),
+)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 and os.access("/etc", os.W_OK), reason="/etc is this user's")
+async def test_files_are_mounted_where_they_can_be_and_variables_lead_to_the_others(tmp_path):
+    mount = Mounted()
+    only = dataclasses.replace(MOUNTED, mounts=MOUNTED.mounts[:1], files={"/etc/hairpin-x/a": File(b"a")})
+    given = await given_of(TargetOptions(), only, tmp_path, mount=mount)
+    root = tmp_path / "root"
+    copy = str(root / "etc/hairpin-x")
+    assert mount.plans == [Plan(("/etc",), (("/etc/hairpin-x", True),), ((copy, "/etc/hairpin-x"),))]
+    assert given.variables == {"CONF": "/etc/hairpin-x/a", "OTHER": "/etc/b", "HAIRPIN_ROOT": str(root)}
+    assert given.notes[1] == (f"files: 1, for the command alone at /etc/hairpin-x (copies of {root}, HAIRPIN_ROOT)")
+
+
+async def test_what_can_not_be_mounted_is_an_error_only_where_it_was_demanded(tmp_path):
+    files = {"/etc/b": File(b"b")}
+    part = dataclasses.replace(MOUNTED, mounts=MOUNTED.mounts[1:], files=files)
+    given = await given_of(TargetOptions(), part, tmp_path, mount=Mounted())
+    assert given.variables["OTHER"] == f"{tmp_path}/root/etc/b"
+    assert (
+        "they are not mounted: /etc (it would hide what programs need on this machine); CONF, OTHER lead there"
+        in given.notes[1]
+    )
+    demanded = TargetOptions(files=FilesMode.MOUNT, asked="--files")
+    with pytest.raises(InvalidFieldError, match=r"--files: 'mount' can't be done: /etc \(it would hide"):
+        await given_of(demanded, part, tmp_path, mount=Mounted())
+    only = dataclasses.replace(MOUNTED, mounts=MOUNTED.mounts[:1], files={"/etc/hairpin-x/a": File(b"a")})
+    refused = await given_of(TargetOptions(), only, tmp_path, mount=Mounted("no namespaces"))
+    assert refused.variables["CONF"] == f"{tmp_path}/root/etc/hairpin-x/a"
+    assert "; they are not mounted: no namespaces; CONF lead there" in refused.notes[1]
+    with pytest.raises(InvalidFieldError, match="no namespaces"):
+        await given_of(demanded, only, tmp_path, mount=Mounted("no namespaces"))
+    with pytest.raises(InvalidFieldError, match="only Linux"):
+        await given_of(demanded, only, tmp_path)
+    kept = Mounted()
+    rewriting = TargetOptions(files=FilesMode.REWRITE, asked="--files")
+    assert (await given_of(rewriting, only, tmp_path, mount=kept)).variables["CONF"].startswith(str(tmp_path))
+    assert not kept.plans
 
 
 def token(issued, ends):
