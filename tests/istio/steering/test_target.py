@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import re
+import time
 from pathlib import Path
 from signal import SIGKILL
 
@@ -189,6 +190,41 @@ async def test_who_may_not_exec_gets_what_the_spec_says(settled, files):
             refused = await settled.command("bob", *RUN, flag, value, "--", "true")
             assert refused.process.returncode == 2
             assert f"{flag}: '{value}' can't be had whole: token {TOKEN} (you may not read it)" in refused.error
+
+
+async def test_who_may_create_tokens_gets_the_pods_without_exec_and_a_new_one_before_it_ends(settled, tmp_path):
+    """By the clock that the loop is given an hour is over; the pod's token lives that long."""
+    await settled.cluster.client.apply(TOKENS, binding("bob", "tokens", kind="Role", name="tokens-bob"))
+    found, error = await told(settled, "bob", "--files", "mount")
+    assert "left out" not in error
+    assert subject(base64.b64decode(found["own"][TOKEN])) == ACCOUNT
+    ahead = [0.0]
+    async with connect(kubeconfig=str(settled.cluster.kubeconfig("bob"))) as api:
+        reader = Reader(api, SHOP, Target.parse("deployment/settled:web"), container=None, files=True)
+        first = await reader.read()
+        write_copies(first, tmp_path)
+        async with asyncio.TaskGroup() as tasks:
+            renewing = tasks.create_task(
+                keep_fresh(
+                    reader,
+                    first,
+                    tmp_path,
+                    pytest.fail,
+                    clock=lambda: time.time() + ahead[0],
+                    look_seconds=0.1,
+                )
+            )
+            await asyncio.sleep(0.5)  # until it has looked for the first time
+            ahead[0] = 3600.0
+            token = tmp_path / TOKEN[1:]
+            await eventually(lambda: token.read_bytes() != first.files[TOKEN].data, what="the token is a new one")
+            renewing.cancel()
+    assert subject(token.read_bytes()) == ACCOUNT
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token.read_text()}}
+    async with connect(kubeconfig=str(settled.cluster.kubeconfig())) as admin:
+        answer = await admin.call("POST", "/apis/authentication.k8s.io/v1/tokenreviews", body=review)
+    assert answer["status"]["authenticated"]
+    await settled.cluster.client.delete("RoleBinding", "tokens-bob", SHOP)
 
 
 async def test_a_config_map_that_changes_is_followed_in_the_run(settled, tmp_path):
