@@ -139,7 +139,7 @@ async def _number(command: list[str], gateway: int | None = None, answers: Path 
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         output, _ = await process.communicate()
         return _read(output, process.returncode)
-    async with interception(Intercept.ON, _mesh(gateway, answers), command[0], udp=UdpPolicy.REFUSE, tell=_tell) as way:
+    async with interception(Intercept.ON, _mesh(gateway, answers), udp=UdpPolicy.REFUSE, tell=_tell) as way:
         with tempfile.TemporaryDirectory() as folder:
             # The command has our own descriptors, so it is told to write elsewhere.
             output = Path(folder) / "output"

@@ -13,7 +13,6 @@ import psutil
 
 from hairpin.errors import UnavailableError
 from hairpin.model.egress import Address
-from local_proxy.child import find_command
 from local_proxy.intercept.resolver import CANNOT_SAY, NO_SUCH_NAME, Meaning
 from local_proxy.intercept.strategy import Interception, Mesh, interception
 from local_proxy.link import Link
@@ -58,9 +57,8 @@ async def way_into_mesh(
             meaning=lambda name: meaning(questions, name),
             refusal=lambda target, name: refusal(questions, target, name),
         )
-        program = find_command(options.command, os.environ)
         mounts = options.from_target.files is FilesMode.MOUNT
-        async with interception(options.intercept, mesh, program, udp=options.udp, tell=tell, mounts=mounts) as way:
+        async with interception(options.intercept, mesh, udp=options.udp, tell=tell, mounts=mounts) as way:
             yield way
 
 

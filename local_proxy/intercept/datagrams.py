@@ -1,38 +1,32 @@
-"""UDP: questions to name servers, and datagrams that are refused.
+"""UDP: questions to name servers come to ours.
 
 A program may compare an answer's source with whom it asked (musl, c-ares): where the kernel reports the call that receives it,
-the answer is received here and its source replaced. A refused destination is refused when something is sent to it: many
-programs connect a UDP socket only to learn their own address (getaddrinfo does, for every address that it sorts).
+the answer is received here and its source replaced.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
 import socket
 import struct
-from collections import OrderedDict
 from collections.abc import Callable
 
-from local_proxy.intercept.addresses import Endpoint
-from local_proxy.intercept.kernel import Notification, cookie, read_memory, write_memory
+from local_proxy.intercept.kernel import Notification, read_memory, write_memory
+from local_proxy.intercept.messages import LONGEST_DATAGRAM, Message
 from local_proxy.intercept.sockets import LOOPBACK, connect_here
 from local_proxy.intercept.tools import Tools
 
 _LOW = 0xFFFFFFFF
-_LONGEST_DATAGRAM = 65536
+_MSG_ERRQUEUE = 0x2000
 _RECEIVE_SECONDS = 5.0
 """How long a blocking receive is held for an answer; then the kernel has it."""
-_MOST_SOCKETS = 4096
-_MOST_VECTORS = 16
-_MESSAGE = struct.Struct(
-    "=QI4xQQQQi4x"
-)  # struct msghdr: name, its length, vectors, their number, control, its length, flags
 
 
 class Datagrams:
-    """Answers calls of UDP sockets.
+    """Answers calls of sockets that ask name servers.
 
     Args:
         tools: shared with the others.
@@ -42,12 +36,7 @@ class Datagrams:
     def __init__(self, tools: Tools, port: int) -> None:
         self._tools = tools
         self._port = port
-        self._sink: socket.socket | None = None
-        self._closed: socket.socket | None = None
-        self._sunk: OrderedDict[int, tuple[int, int, int, Endpoint]] = OrderedDict()
         self._held: dict[int, tuple[int, socket.socket]] = {}
-
-    # Questions to name servers
 
     def connect(self, notification: Notification, handle: socket.socket, raw: bytes) -> None:
         """Connect a socket to our name server."""
@@ -56,25 +45,21 @@ class Datagrams:
             self._tools.peers.remember(handle, raw)
         self._tools.listener.answer(notification.id, error=error)
 
-    def send(
-        self, notification: Notification, handle: socket.socket, raw: bytes, data: tuple[int, int], flags: int
-    ) -> None:
-        """Send to our name server what was meant for another."""
-        pointer, size = data
-        if size >= _LONGEST_DATAGRAM:
-            self._tools.listener.answer(notification.id, error=errno.EMSGSIZE)
-            return
-        question = read_memory(notification.tid, pointer, size) if size else b""
+    def send(self, handle: socket.socket, raw: bytes, question: bytes, flags: int) -> int:
+        """Send to our name server what was meant for another: the bytes that were sent.
+
+        Raises:
+            OSError: as the program shall see it.
+        """
+        if len(question) >= LONGEST_DATAGRAM:
+            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
         host = LOOPBACK if handle.family == socket.AF_INET else f"::ffff:{LOOPBACK}"
-        try:
+        sent = len(question)
+        # Datagrams may be lost; the program will ask again.
+        with contextlib.suppress(BlockingIOError):
             sent = handle.sendto(question, flags | socket.MSG_DONTWAIT, (host, self._port))
-        except BlockingIOError:
-            sent = size  # datagrams may be lost; the program will ask again
-        except OSError as error:
-            self._tools.listener.answer(notification.id, error=error.errno or errno.EIO)
-            return
         self._tools.peers.remember(handle, raw)
-        self._tools.listener.answer(notification.id, value=sent)
+        return sent
 
     def receive(self, notification: Notification) -> None:
         """Recvfrom with room for an address."""
@@ -87,34 +72,36 @@ class Datagrams:
             write_memory(notification.tid, source_length, struct.pack("=i", len(meant)))
             self._tools.listener.answer(notification.id, value=length)
 
-        self._receive(notification, descriptor & _LOW, min(size, _LONGEST_DATAGRAM), flags & _LOW, deliver)
+        self._receive(notification, descriptor & _LOW, min(size, LONGEST_DATAGRAM), flags & _LOW, deliver)
 
     def receive_message(self, notification: Notification) -> None:
-        """Recvmsg, of musl's resolver."""
-        descriptor, pointer, flags, *_ = notification.arguments
+        """Recvmsg; musl's resolver reads answers by it."""
+        self._receive_message(notification, notification.arguments[2], lambda _, length: length)
+
+    def receive_messages(self, notification: Notification) -> None:
+        """Recvmmsg, of which the first message alone is received: who waits for more asks again."""
+
+        def count(message: Message, length: int) -> int:
+            message.count_bytes(length)
+            return 1
+
+        self._receive_message(notification, notification.arguments[3], count)
+
+    def _receive_message(self, notification: Notification, flags: int, returned: Callable[[Message, int], int]) -> None:
+        descriptor, pointer, *_ = notification.arguments
         if not self._tools.peers:
             self._tools.listener.resume(notification.id)
             return
-        header = read_memory(notification.tid, pointer, _MESSAGE.size)
-        name, room, vectors, count, _, _, _ = _MESSAGE.unpack(header)
-        if not name or not 0 < count <= _MOST_VECTORS:
+        message = Message.read(notification.tid, pointer)
+        if not message.name or not message.makes_sense or flags & _MSG_ERRQUEUE:
             self._tools.listener.resume(notification.id)
             return
-        parts = list(struct.iter_unpack("=QQ", read_memory(notification.tid, vectors, 16 * count)))
 
         def deliver(data: bytes, length: int, meant: bytes) -> None:
-            rest = data
-            for base, size in parts:
-                write_memory(notification.tid, base, rest[:size])
-                rest = rest[size:]
-            write_memory(notification.tid, name, meant[:room])
-            flags = socket.MSG_TRUNC if length > len(data) else 0
-            filled = _MESSAGE.pack(name, len(meant), vectors, count, 0, 0, flags)
-            write_memory(notification.tid, pointer + 8, filled[8:12])
-            write_memory(notification.tid, pointer + 40, filled[40:52])
-            self._tools.listener.answer(notification.id, value=length)
+            message.fill(data, length, meant)
+            self._tools.listener.answer(notification.id, value=returned(message, length))
 
-        size = min(sum(size for _, size in parts), _LONGEST_DATAGRAM)
+        size = min(sum(size for _, size in message.parts()), LONGEST_DATAGRAM)
         self._receive(notification, descriptor & _LOW, size, flags & _LOW, deliver)
 
     def _receive(
@@ -189,68 +176,12 @@ class Datagrams:
         self._tools.reactor.watch(with_handle, select.EPOLLIN, ready)
         self._tools.reactor.until(with_handle, _RECEIVE_SECONDS, late)
 
-    # Datagrams that are refused
-
-    def sink(self, notification: Notification, handle: socket.socket, raw: bytes, address: Endpoint) -> None:
-        """Connect a socket to where it is refused once it sends."""
-        error = connect_here(handle, self._open_sink())
-        if not error:
-            self._tools.peers.remember(handle, raw)
-            port = handle.getsockname()[1]
-            self._sunk.pop(port, None)
-            descriptor = notification.arguments[0] & _LOW
-            self._sunk[port] = (notification.tid, descriptor, cookie(handle), address)
-            while len(self._sunk) > _MOST_SOCKETS:
-                self._sunk.popitem(last=False)
-        self._tools.listener.answer(notification.id, error=error)
-
     def close(self) -> None:
-        """Give everything up."""
+        """Answer what waits."""
         for identity, handle in self._held.values():
             handle.close()
             self._tools.listener.answer(identity, error=errno.ENETDOWN)
         self._held.clear()
-        for used in (self._sink, self._closed):
-            if used is not None:
-                used.close()
-
-    def _open_sink(self) -> int:
-        if self._sink is None:
-            self._sink = _bound()
-            # A port that is taken, and closed to all but one, which is itself: the kernel answers others "port unreachable".
-            self._closed = _bound()
-            self._closed.connect(self._closed.getsockname())
-            self._tools.peers.ports |= {self._sink.getsockname()[1], self._closed.getsockname()[1]}
-            self._tools.reactor.watch(self._sink.fileno(), select.EPOLLIN, self._on_sunk)
-        port: int = self._sink.getsockname()[1]
-        return port
-
-    def _on_sunk(self, _: int) -> None:
-        """Something was sent: refuse it, in such a way that also a program that waits for an answer learns it."""
-        if self._sink is None or self._closed is None:
-            return
-        try:
-            data, source = self._sink.recvfrom(_LONGEST_DATAGRAM)
-        except OSError:
-            return
-        sunk = self._sunk.pop(source[1], None)
-        if sunk is None:
-            return
-        tid, descriptor, number, address = sunk
-        self._tools.say(self._tools.machine.udp_line(address))
-        try:
-            with self._tools.threads.socket(tid, descriptor) as handle:
-                if cookie(handle) == number and not connect_here(handle, self._closed.getsockname()[1]):
-                    handle.send(data, socket.MSG_DONTWAIT)
-        except OSError:
-            return
-
-
-def _bound() -> socket.socket:
-    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    made.setblocking(False)
-    made.bind((LOOPBACK, 0))
-    return made
 
 
 def _raw(handle: socket.socket, name: tuple[str, int] | tuple[str, int, int, int]) -> bytes:

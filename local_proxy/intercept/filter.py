@@ -6,13 +6,14 @@ measured (the kernel keeps the answer "always allowed" per number); what is repo
 | call | reported |
 |---|---|
 | connect | always |
+| socket | of UDP: it gets a socket whose number is of `PLACES`, so that the calls below can be told by number |
 | sendto, recvfrom | only with an address: streams and connected sockets have none |
-| recvmsg | only where asked for: musl's resolver reads answers by it, but so do many programs their streams |
+| sendmsg, sendmmsg, recvmsg, recvmmsg | only of descriptors of `PLACES`; streams have others |
 | getpeername | always: it answers with the address that the program connected to |
 | bind, listen | where asked for: they are called once per server |
 | getsockname | where asked for: it answers with the port that the program believes to be bound to |
 | getsockopt | where asked for, and SO_ERROR alone: it answers with a connect's exact error |
-| sendmsg, sendto with MSG_FASTOPEN | EOPNOTSUPP, as where fast open is off: it would connect past us |
+| sendmsg, sendmmsg, sendto with MSG_FASTOPEN | EOPNOTSUPP, as where fast open is off: it would connect past us |
 | io_uring_setup | ENOSYS, as in Docker's default profile: its connects are not seen here |
 """
 
@@ -24,21 +25,31 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # BPF_LD|W|ABS, JEQ, JGE, JSET, RET|K
+# BPF_LD|W|ABS, JEQ, JGE, JSET, ALU|AND|K, RET|K
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 _NUMBER, _ARCHITECTURE = 0, 4  # offsets in struct seccomp_data
 _ALLOW, _NOTIFY, _ERRNO = 0x7FFF0000, 0x7FC00000, 0x00050000  # SECCOMP_RET_*
 _X32_BIT = 0x40000000
 _MSG_FASTOPEN = 0x20000000
 _SOL_SOCKET, _SO_ERROR = 1, 4
+_AF_INET, _AF_INET6, _DATAGRAM, _TYPE_MASK, _UDP = 2, 10, 2, 0xF, 17  # this machine's names may not be Linux's
+
+PLACES = range(960, 1024)
+"""Numbers of UDP sockets' descriptors: as high as select(2) can take."""
+_FEWEST = 4 * len(PLACES)
 
 
 class Call(StrEnum):
     """A system call that can be reported."""
 
+    SOCKET = "socket"
     CONNECT = "connect"
     SENDTO = "sendto"
     RECVFROM = "recvfrom"
+    SENDMSG = "sendmsg"
     RECVMSG = "recvmsg"
+    SENDMMSG = "sendmmsg"
+    RECVMMSG = "recvmmsg"
     GETPEERNAME = "getpeername"
     GETSOCKNAME = "getsockname"
     BIND = "bind"
@@ -46,12 +57,12 @@ class Call(StrEnum):
     GETSOCKOPT = "getsockopt"
 
 
-ALWAYS = frozenset({Call.CONNECT, Call.SENDTO, Call.RECVFROM, Call.GETPEERNAME})
-"""What interception of connections and names needs."""
 LISTENING = frozenset({Call.BIND, Call.LISTEN, Call.GETSOCKNAME})
-"""What moving ports needs, beside that."""
+"""What moving ports needs."""
 EXACT = frozenset({Call.GETSOCKOPT})
-"""What exact errors need, beside that."""
+"""What exact errors need."""
+ALWAYS = frozenset(Call) - LISTENING - EXACT
+"""What interception of connections and names needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +80,6 @@ class Architecture:
     audit: int
     """AUDIT_ARCH_* of linux/audit.h."""
     calls: dict[Call, int]
-    sendmsg: int
     seccomp: int
     pidfd_getfd: int = 438
     io_uring_setup: int = 425
@@ -85,17 +95,20 @@ ARCHITECTURES = {
     "x86_64": Architecture(
         0xC000003E,
         {
+            Call.SOCKET: 41,
             Call.CONNECT: 42,
             Call.SENDTO: 44,
             Call.RECVFROM: 45,
+            Call.SENDMSG: 46,
             Call.RECVMSG: 47,
             Call.BIND: 49,
             Call.LISTEN: 50,
             Call.GETSOCKNAME: 51,
             Call.GETPEERNAME: 52,
             Call.GETSOCKOPT: 55,
+            Call.RECVMMSG: 299,
+            Call.SENDMMSG: 307,
         },
-        sendmsg=46,
         seccomp=317,
         x32=True,
         # i386: socketcall, connect, sendto, io_uring_setup.
@@ -104,6 +117,7 @@ ARCHITECTURES = {
     "aarch64": Architecture(
         0xC00000B7,
         {
+            Call.SOCKET: 198,
             Call.BIND: 200,
             Call.LISTEN: 201,
             Call.CONNECT: 203,
@@ -112,9 +126,11 @@ ARCHITECTURES = {
             Call.SENDTO: 206,
             Call.RECVFROM: 207,
             Call.GETSOCKOPT: 209,
+            Call.SENDMSG: 211,
             Call.RECVMSG: 212,
+            Call.RECVMMSG: 243,
+            Call.SENDMMSG: 269,
         },
-        sendmsg=211,
         seccomp=277,
         # 32-bit arm: connect, sendto, io_uring_setup.
         foreign=(Foreign(0x40000028, (283, 290, 425)),),
@@ -123,12 +139,22 @@ ARCHITECTURES = {
 """By `os.uname().machine`."""
 
 
-def filter_program(architecture: Architecture, reported: Iterable[Call] = ALWAYS) -> bytes:
+def places(limit: int) -> range:
+    """`PLACES` where a process may have so many descriptors (RLIMIT_NOFILE's soft limit; negative if any number).
+
+    None where it may have so few that they would be in the way.
+    """
+    stop = min(limit, PLACES.stop) if limit >= 0 else PLACES.stop
+    return range(stop - len(PLACES), stop) if stop >= _FEWEST else range(0)
+
+
+def filter_program(architecture: Architecture, reported: Iterable[Call] = ALWAYS, placed: range = PLACES) -> bytes:
     """The filter: an array of struct sock_filter.
 
     Args:
         architecture: of this machine.
         reported: the calls to report, some only with certain arguments; see above.
+        placed: the descriptors of UDP sockets.
     """
     reported = frozenset(reported)
     refuse = _return(_ERRNO | errno.ENOSYS)
@@ -137,17 +163,23 @@ def filter_program(architecture: Architecture, reported: Iterable[Call] = ALWAYS
         program += [_instruction(_AT_LEAST, _X32_BIT, no=1), refuse]
     for call, number in architecture.calls.items():
         if call in reported:
-            program += _when(number, _body(call))
-    fast_open = [*_if_fast_open(2), _return(_ALLOW)]
-    program += _when(architecture.sendmsg, fast_open)
+            program += _when(number, _body(call, placed))
     program += _when(architecture.io_uring_setup, [refuse])
     return b"".join([*program, _return(_ALLOW)])
 
 
-def _body(call: Call) -> list[bytes]:
+def _body(call: Call, placed: range) -> list[bytes]:
     match call:
+        case Call.SOCKET:
+            return _if_udp()
         case Call.SENDTO:
             return [*_if_fast_open(3), *_if_pointer(4)]
+        case Call.SENDMSG:
+            return [*_if_fast_open(2), *_if_placed(placed)]
+        case Call.SENDMMSG:
+            return [*_if_fast_open(3), *_if_placed(placed)]
+        case Call.RECVMSG | Call.RECVMMSG:
+            return _if_placed(placed)
         case Call.RECVFROM:
             return _if_pointer(4)
         case Call.GETSOCKOPT:
@@ -196,6 +228,34 @@ def _if_socket_error() -> list[bytes]:
         _instruction(_EQUAL, _SO_ERROR, no=1),
         _return(_NOTIFY),
         _return(_ALLOW),
+    ]
+
+
+def _if_placed(placed: range) -> list[bytes]:
+    """Notify if the call's descriptor is one of these, else allow."""
+    return [
+        _instruction(_LOAD, _argument(0)),
+        _instruction(_AT_LEAST, placed.start, no=1),
+        _instruction(_AT_LEAST, placed.stop, no=1),
+        _return(_ALLOW),
+        _return(_NOTIFY),
+    ]
+
+
+def _if_udp() -> list[bytes]:
+    """Notify if socket(2) is asked for UDP, of IPv4 or IPv6: not for ICMP's datagrams, say."""
+    return [
+        _instruction(_LOAD, _argument(0)),
+        _instruction(_EQUAL, _AF_INET, yes=1),
+        _instruction(_EQUAL, _AF_INET6, no=6),
+        _instruction(_LOAD, _argument(1)),
+        _instruction(_AND, _TYPE_MASK),
+        _instruction(_EQUAL, _DATAGRAM, no=3),
+        _instruction(_LOAD, _argument(2)),
+        _instruction(_EQUAL, 0, yes=2),
+        _instruction(_EQUAL, _UDP, yes=1),
+        _return(_ALLOW),
+        _return(_NOTIFY),
     ]
 
 

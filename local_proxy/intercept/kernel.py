@@ -23,6 +23,8 @@ _CONTINUE = 1  # SECCOMP_USER_NOTIF_FLAG_CONTINUE
 _SYNC_WAKE_UP = 1  # SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP, since 6.6
 _NOTIFICATION = struct.Struct("=QIIiIQ6Q")  # struct seccomp_notif
 _RESPONSE = struct.Struct("=QqiI")  # struct seccomp_notif_resp
+_PLACEMENT = struct.Struct("=QIIII")  # struct seccomp_notif_addfd
+_AT_NUMBER, _AND_ANSWER = 1, 2  # SECCOMP_ADDFD_FLAG_SETFD; _SEND, since 5.14
 _SO_COOKIE = 57
 _MOST_THREADS = 256
 _LONGEST_NAME = 128  # struct sockaddr_storage
@@ -35,6 +37,7 @@ def _ioctl(direction: int, number: int, size: int) -> int:
 _RECEIVE = _ioctl(3, 0, _NOTIFICATION.size)
 _SEND = _ioctl(3, 1, _RESPONSE.size)
 _ID_VALID = _ioctl(1, 2, 8)
+_PLACE = _ioctl(1, 3, _PLACEMENT.size)
 _SET_FLAGS = _ioctl(1, 4, 8)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -108,6 +111,34 @@ class Listener:
     def resume(self, identity: int) -> None:
         """Let the kernel execute a call as if nobody had asked."""
         self._send(identity, 0, 0, _CONTINUE)
+
+    def place(self, identity: int, descriptor: int, number: int | None, *, close_on_exec: bool) -> None:
+        """Let a call return a duplicate of a descriptor of ours.
+
+        Args:
+            identity: the call's.
+            descriptor: ours.
+            number: what it is to be in the caller, in the place of what may have it; None for the lowest that is free.
+            close_on_exec: the caller's wish.
+
+        Raises:
+            OSError: EBADF if the caller may not have so high a number, EMFILE if no more; then the call still waits.
+        """
+        flags = 0 if number is None else _AT_NUMBER
+        wish = os.O_CLOEXEC if close_on_exec else 0
+
+        def ask(flags: int) -> int:
+            packed = bytearray(_PLACEMENT.pack(identity, flags, descriptor, number or 0, wish))
+            placed: int = fcntl.ioctl(self._descriptor, _PLACE, packed)
+            return placed
+
+        try:
+            ask(flags | _AND_ANSWER)
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                self.answer(identity, value=ask(flags))
+            elif error.errno != errno.ENOENT:  # its caller has died
+                raise
 
     def close(self) -> None:
         """Stop listening."""

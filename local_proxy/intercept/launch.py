@@ -7,6 +7,7 @@ import contextlib
 import errno
 import marshal
 import os
+import resource
 import socket
 import struct
 import sys
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from local_proxy.descriptors import inherited_descriptors
 from local_proxy.intercept import launcher
-from local_proxy.intercept.filter import ALWAYS, ARCHITECTURES, Architecture, Call, filter_program
+from local_proxy.intercept.filter import ALWAYS, ARCHITECTURES, Architecture, Call, filter_program, places
 from local_proxy.intercept.kernel import Listener, Threads, read_memory
 from local_proxy.mounts import mounter
 from local_proxy.mounts.reasons import CannotMountError, why_not
@@ -103,6 +104,7 @@ class Launched(Waiting):
         listener: reports its calls.
         threads: its descriptors.
         architecture: of this machine.
+        placed: the numbers of its UDP sockets.
     """
 
     def __init__(
@@ -112,8 +114,11 @@ class Launched(Waiting):
         listener: Listener,
         threads: Threads,
         architecture: Architecture,
+        *,
+        placed: range,
     ) -> None:
         super().__init__(process, channel)
+        self.placed = placed
         self.listener = listener
         self.threads = threads
         self.architecture = architecture
@@ -153,7 +158,8 @@ async def launched(reported: Iterable[Call] = ALWAYS) -> AsyncIterator[Launched]
         CannotInterceptError: it is refused.
     """
     own = architecture()
-    instructions = filter_program(own, reported)
+    placed = places(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    instructions = filter_program(own, reported, placed)
     async with _started() as (process, channel):
         threads = Threads(own)
         try:
@@ -168,7 +174,7 @@ async def launched(reported: Iterable[Call] = ALWAYS) -> AsyncIterator[Launched]
                 process.kill()
             await process.wait()
             raise
-        result = Launched(process, channel, listener, threads, own)
+        result = Launched(process, channel, listener, threads, own, placed=placed)
         try:
             yield result
         finally:

@@ -16,8 +16,7 @@ from local_proxy.child import Starter, start_natively
 from local_proxy.environment import CommandEnvironment, command_environment, intercepted_environment
 from local_proxy.intercept.choices import Connect, Intercept, UdpPolicy
 from local_proxy.intercept.dns import Forwarder, name_server
-from local_proxy.intercept.elf import reads_answers_by_recvmsg
-from local_proxy.intercept.filter import ALWAYS, EXACT, LISTENING, Call
+from local_proxy.intercept.filter import ALWAYS, EXACT, LISTENING
 from local_proxy.intercept.heard import Heard
 from local_proxy.intercept.launch import CannotInterceptError, Launched, Waiting, launched, waiting
 from local_proxy.intercept.machine import Machine
@@ -136,14 +135,13 @@ class Seccomp:
 
 @contextlib.asynccontextmanager
 async def interception(
-    choice: Intercept, mesh: Mesh, program: str, *, udp: UdpPolicy, tell: Callable[[str], None], mounts: bool = False
+    choice: Intercept, mesh: Mesh, *, udp: UdpPolicy, tell: Callable[[str], None], mounts: bool = False
 ) -> AsyncIterator[Interception]:
     """The way that was chosen, or is possible, during the block.
 
     Args:
         choice: the user's.
         mesh: the session's.
-        program: what will be executed.
         udp: what becomes of UDP.
         tell: says a line to the user; from any thread.
         mounts: whether files must be mounted for the command, whatever the way.
@@ -155,7 +153,7 @@ async def interception(
         way: Interception = ProxyVariables(mesh)
         if choice is not Intercept.OFF:
             try:
-                way = await stack.enter_async_context(_seccomp(mesh, program, udp, tell))
+                way = await stack.enter_async_context(_seccomp(mesh, udp, tell))
             except CannotInterceptError as error:
                 if choice is Intercept.ON:
                     raise UnavailableError(f"--intercept on: {error}; --intercept off uses proxy variables") from error
@@ -174,15 +172,11 @@ def fallback_text(reason: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _seccomp(
-    mesh: Mesh, program: str, udp: UdpPolicy, tell: Callable[[str], None]
-) -> AsyncIterator[Interception]:
+async def _seccomp(mesh: Mesh, udp: UdpPolicy, tell: Callable[[str], None]) -> AsyncIterator[Interception]:
     reported = ALWAYS | LISTENING
     way = Connect.AT_ONCE if mesh.answers is None else Connect.EXACT
     if way is Connect.EXACT:
         reported |= EXACT
-    if reads_answers_by_recvmsg(program):
-        reported |= {Call.RECVMSG}
     async with launched(reported) as waiting, asyncio.TaskGroup() as tasks:
         settings, names = _resolv_conf(), Names()
         resolver = Resolver(
@@ -206,6 +200,7 @@ async def _seccomp(
                 answers=_answers(mesh.answers) if mesh.answers is not None else None,
                 moves=heard.moves,
                 listened=heard.opened,
+                placed=waiting.placed,
             )
             supervisor.start()
             try:

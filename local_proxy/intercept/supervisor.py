@@ -16,17 +16,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from local_proxy.intercept.addresses import LONGEST, SHORTEST, Endpoint, UnixPath, family, parse, with_port
+from local_proxy.intercept.addresses import LONGEST, Endpoint, UnixPath, family, with_port
 from local_proxy.intercept.datagrams import Datagrams
 from local_proxy.intercept.dial import Dialer
 from local_proxy.intercept.exact import Exact
-from local_proxy.intercept.filter import Architecture, Call
-from local_proxy.intercept.kernel import Listener, Notification, Threads, read_memory, write_name
+from local_proxy.intercept.filter import PLACES, Architecture, Call
+from local_proxy.intercept.kernel import Listener, Notification, Threads, write_name
 from local_proxy.intercept.limbo import disconnect
 from local_proxy.intercept.listeners import Listeners
 from local_proxy.intercept.listening import Moves
 from local_proxy.intercept.machine import Fail, Machine, Pass, ToGateway, ToResolver, ToSink, Transport
+from local_proxy.intercept.placing import Placer, unfence
 from local_proxy.intercept.reactor import Reactor
+from local_proxy.intercept.sending import Sender, read_address
+from local_proxy.intercept.sink import Sink
 from local_proxy.intercept.sockets import CLOSED, Peers, asked, tcp_state, transport
 from local_proxy.intercept.tools import Caller, Tools
 
@@ -65,6 +68,7 @@ class Supervisor:
         answers: where Envoy says what became of connections, if connects are exact: a Unix socket that listens; it is closed.
         moves: where ports of the command's that are taken here have been moved to; written by the thread.
         listened: called from the thread when a socket of the command's has begun to listen.
+        placed: the numbers of UDP sockets, as the filter has them.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Supervisor:
         answers: socket.socket | None = None,
         moves: Moves | None = None,
         listened: Callable[[], None] = lambda: None,
+        placed: range = PLACES,
     ) -> None:
         self._listener = listener
         self._threads = threads
@@ -96,12 +101,18 @@ class Supervisor:
         self._dialer = Dialer(tools, ask)
         self._datagrams = Datagrams(tools, ports.dns_udp)
         self._exact = None if answers is None else Exact(tools, ports.gateway, answers)
+        self._sink = Sink(tools)
+        sender = Sender(tools, self._datagrams)
         self._listeners = Listeners(tools, Moves() if moves is None else moves, listened)
         handlers = {
+            Call.SOCKET: Placer(tools, placed, machine.udp).create,
             Call.CONNECT: self._connect,
-            Call.SENDTO: self._sendto,
+            Call.SENDTO: sender.sendto,
+            Call.SENDMSG: sender.message,
+            Call.SENDMMSG: sender.messages,
             Call.RECVFROM: self._datagrams.receive,
             Call.RECVMSG: self._datagrams.receive_message,
+            Call.RECVMMSG: self._datagrams.receive_messages,
             Call.GETPEERNAME: self._getpeername,
             Call.BIND: self._listeners.bind,
             Call.LISTEN: self._listeners.listen,
@@ -131,6 +142,7 @@ class Supervisor:
             if self._exact is not None:
                 self._exact.close()
             self._datagrams.close()
+            self._sink.close()
             self._listener.close()
             self._threads.close()
 
@@ -158,7 +170,7 @@ class Supervisor:
 
     def _connect(self, notification: Notification) -> None:
         descriptor, pointer, length, *_ = notification.arguments
-        raw, address = self._address(notification.tid, pointer, length & _LOW)
+        raw, address = read_address(notification.tid, pointer, length & _LOW)
         moved = self._listeners.whereto(address)
         if moved is None and self._machine.local(address):
             self._listener.resume(notification.id)
@@ -204,6 +216,8 @@ class Supervisor:
         outcome = self._machine.connect(address, spoken, time.monotonic())
         match outcome:
             case Pass():
+                if spoken is Transport.UDP:
+                    unfence(handle)
                 self._listener.resume(notification.id)
             case Fail(error, line):
                 self._say(line)
@@ -214,7 +228,7 @@ class Supervisor:
                 self._dialer.dial(Caller(notification.id, handle, raw), self._ports.dns_tcp, None)
                 return True
             case ToSink() if isinstance(address, Endpoint):
-                self._datagrams.sink(notification, handle, raw, address)
+                self._sink.connect(notification, handle, raw, address)
             case ToGateway(exact=True) if isinstance(address, Endpoint) and self._exact is not None:
                 self._exact.connect(notification, Caller(notification.id, handle, raw), address, outcome)
                 return True
@@ -222,27 +236,6 @@ class Supervisor:
                 self._dialer.gateway(Caller(notification.id, handle, raw), self._ports.gateway, address, outcome)
                 return True
         return False
-
-    def _sendto(self, notification: Notification) -> None:
-        descriptor, data, size, flags, pointer, length = notification.arguments
-        raw, address = self._address(notification.tid, pointer, length & _LOW)
-        if self._machine.local(address) or not isinstance(address, Endpoint):
-            self._listener.resume(notification.id)
-            return
-        if not self._listener.valid(notification.id):
-            return
-        with self._threads.socket(notification.tid, descriptor & _LOW) as handle:
-            if transport(handle) is not Transport.UDP or family(raw) != handle.family:
-                self._listener.resume(notification.id)
-                return
-            match self._machine.send(address):
-                case ToResolver():
-                    self._datagrams.send(notification, handle, raw, (data, size), flags & _LOW)
-                case Fail(error, line):
-                    self._say(line)
-                    self._listener.answer(notification.id, error=error)
-                case _:
-                    self._listener.resume(notification.id)
 
     def _getpeername(self, notification: Notification) -> None:
         if not self._peers:
@@ -260,12 +253,6 @@ class Supervisor:
             self._listener.answer(notification.id)
         else:
             self._listener.resume(notification.id)
-
-    def _address(self, tid: int, pointer: int, length: int) -> tuple[bytes, Endpoint | UnixPath | None]:
-        if not SHORTEST <= length <= LONGEST:
-            return b"", None
-        raw = read_memory(tid, pointer, length)
-        return raw, parse(raw)
 
     def _opaque(self, notification: Notification, call: Call) -> None:
         """A process that we may not look into: a setuid program's, or one that has forbidden it (PR_SET_DUMPABLE)."""

@@ -35,9 +35,6 @@ COLUMNS = {
     "unknown": {False: "http://nobody/", True: "nobody:7070"},
 }
 UDP = ("sendto", "connect", "sendmsg")
-UNCOVERED = pytest.mark.xfail(
-    reason="a filter can't see the address of sendmsg: the datagram leaves natively", strict=True
-)
 CLOSED = (
     r"(?i:connection reset|ECONNRESET|socket hang up|other side closed|RemoteDisconnected|disconnected without|\bEOF\b|"
     r"received no bytes|end of file|connection closed|closed before|Empty reply|Socket closed|error reading server preface)"
@@ -173,7 +170,7 @@ def test_programs_run_as_an_ordinary_user(outcome):
     assert int(status["CapEff"], 16) == 0
 
 
-@pytest.mark.parametrize("way", ["sendto", "connect", pytest.param("sendmsg", marks=UNCOVERED)])
+@pytest.mark.parametrize("way", UDP)
 def test_udp_into_the_mesh_is_refused_in_words(outcome, way):
     result = outcome[1][f"udp by {way}"]
     assert result["code"] == 0, result["output"]

@@ -81,12 +81,7 @@ async def main() -> int:
     mounts = settings.get("mounts")
     with Signals().installed() as signals, private_folder() as folder:
         async with interception(
-            choice,
-            mesh,
-            command[0],
-            udp=UdpPolicy(settings.get("udp", "refuse")),
-            tell=tell,
-            mounts=mounts is not None,
+            choice, mesh, udp=UdpPolicy(settings.get("udp", "refuse")), tell=tell, mounts=mounts is not None
         ) as way:
             if mounts is not None:
                 await _mount(way, mounts, settings["files"], folder, tell)
