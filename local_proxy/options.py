@@ -253,15 +253,22 @@ def _lease(text: str | None) -> int:
     return seconds
 
 
-def egress_port(wanted: int | None) -> int:
-    """The port for the laptop's HTTP proxy.
+def egress_ports(wanted: int | None) -> tuple[int, int]:
+    """The ports of the laptop's HTTP proxy and of the gateway for connections.
+
+    Args:
+        wanted: the proxy's, if the user wants a certain one.
 
     Raises:
         InvalidFieldError: the one that was asked for is taken.
         UnavailableError: none is free.
     """
-    if wanted is None:
-        return next(free_ports())
+    free = free_ports()
+    proxy = next(free) if wanted is None else _listenable(wanted)
+    return proxy, next(port for port in free if port != proxy)
+
+
+def _listenable(wanted: int) -> int:
     with socket.socket() as probe:
         # As Envoy will bind it: a port whose last connections are still in TIME_WAIT is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -22,7 +22,7 @@ from local_proxy.intercept.strategy import Interception
 from local_proxy.link import Link
 from local_proxy.linked import hold, linked
 from local_proxy.messages import calls_text, claim_text, end_text, injection_text, policy_text, sighting_text
-from local_proxy.options import RunOptions, egress_port
+from local_proxy.options import RunOptions, egress_ports
 from local_proxy.ports import PortWatcher
 from local_proxy.process_tree import ProcessTree, adopt_orphans
 from local_proxy.session_store import ControlPlane
@@ -64,7 +64,7 @@ async def _run(options: RunOptions, console: Console) -> int:
             find_command(options.command, os.environ)
         check_target(options.from_target, why_not=_no_pod(options, plane))
         find_envoy()
-        port, gateway = egress_port(options.egress_port), egress_port(None)
+        port, gateway = egress_ports(options.egress_port)
         if options.source:
             console.say(options.source)
         if plane.title:

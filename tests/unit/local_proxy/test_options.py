@@ -9,7 +9,7 @@ from hairpin.model.match import Header, StringKind, StringPredicate
 from hairpin.model.session import Mode
 from hairpin.model.target import Target
 from local_proxy.commands.run import command
-from local_proxy.options import egress_port, in_flags, run_options
+from local_proxy.options import egress_ports, in_flags, run_options
 
 
 def options(text, *run):
@@ -140,8 +140,10 @@ def test_a_taken_egress_port_is_refused():
         with pytest.raises(
             InvalidFieldError, match=rf"--egress-port: {port} can't be listened on .* leave the flag out"
         ):
-            egress_port(port)
+            egress_ports(port)
 
 
-def test_a_free_egress_port_is_found():
-    assert 0 < egress_port(None) < 65536
+def test_free_egress_ports_are_two():
+    first, second = egress_ports(None)
+    assert first != second
+    assert egress_ports(second)[0] == second != egress_ports(second)[1]
