@@ -172,6 +172,10 @@ class Terminal:
     def type(self, text):
         os.write(self.descriptor, text)
 
+    async def has_a_job(self):
+        """The shell has given the terminal away: what is typed from now on is the job's."""
+        await eventually(lambda: os.tcgetpgrp(self.descriptor) != self.pid)
+
     async def exit_code(self):
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
@@ -278,13 +282,13 @@ async def test_ctrl_z_stops_the_job_and_fg_takes_it_on(terminal):
     command = f"{sys.executable} -c '{RUN}' cat"
     terminal.type(f"PS1='prom''pt> '\n{command}\n".encode())
     await terminal.expect(b"prompt> ")
-    await asyncio.sleep(1)
+    await terminal.has_a_job()
     terminal.type(b"first\n")
     await terminal.expect(b"first\r\nfirst")
     terminal.type(b"\x1a")
     await terminal.expect(b"Stopped")
     terminal.type(b"fg\n")
-    await asyncio.sleep(0.5)
+    await terminal.has_a_job()
     terminal.type(b"second\n")
     await terminal.expect(b"second\r\nsecond")
     terminal.type(b"\x04")

@@ -8,7 +8,7 @@ import pytest
 
 from hairpin.errors import HairpinError, UnavailableError
 from hairpin.model.session import Session, SessionSpec, SessionStatus
-from hairpin.model.session_json import NEVER
+from hairpin.model.session_shapes import NEVER
 from hairpin.model.target import Target
 from local_proxy.news import News
 from local_proxy.run import _ConsoleHandler
