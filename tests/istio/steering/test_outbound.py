@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 
 import pytest
@@ -30,6 +31,7 @@ async def outbound(mesh):
         return not await written(mesh)
 
     await eventually(without, "the plumbing of the other delivery is taken out")
+    await eventually(lambda: bare(mesh), "no sidecar's listener has it any more")
     yield mesh
     await install(mesh.cluster, "--delivery", "inbound")
     for target in ("checkout:http", "checkout:grpc", "inventory"):
@@ -41,9 +43,22 @@ async def outbound(mesh):
     await eventually(as_before, "the plumbing is back")
 
 
+async def pods_of(mesh):
+    return [*await mesh.cluster.pods(SHOP, "app=checkout"), *await mesh.cluster.pods(SHOP, "app=frontend")]
+
+
+async def bare(mesh) -> bool:
+    """Whether nothing of hairpin's is in an inbound listener: what is drained stays in the dump for a while, and is left out."""
+    for pod in await pods_of(mesh):
+        dump = json.loads(await pod.envoy("/config_dump?resource=dynamic_listeners"))
+        [found] = [one for one in dump["configs"] if one["name"] == "virtualInbound"]
+        if "hairpin" in json.dumps({**found, "draining_state": None}):
+            return False
+    return True
+
+
 async def counters(mesh) -> list[int]:
-    pods = [*await mesh.cluster.pods(SHOP, "app=checkout"), *await mesh.cluster.pods(SHOP, "app=frontend")]
-    return [await pod.stat(name) for pod in pods for name in LISTENERS]
+    return [await pod.stat(name) for pod in await pods_of(mesh) for name in LISTENERS]
 
 
 async def test_callers_sidecars_steer_and_nobodys_listener_changes(outbound):
