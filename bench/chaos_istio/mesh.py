@@ -22,7 +22,7 @@ from tests.support.cluster.host import GATEWAY
 from tests.support.cluster.images import PYTHON
 from tests.support.cluster.mesh import Cluster
 from tests.support.cluster.pods import Place, Pod
-from tests.support.istio_mesh import SHOP, developers
+from tests.support.istio_mesh import SHOP, developers, drained
 from tests.support.netns import connect_in
 
 PAUSE_SECONDS = 0.05
@@ -166,6 +166,7 @@ async def chaos_mesh(cluster: Cluster, folder: Path, *, pause: float = PAUSE_SEC
         try:
             for laptop in (chaos.laptop, chaos.bystander):
                 await laptop.start()
+            await drained(await cluster.pods(SHOP, "app=target"))  # the first session has changed their listeners
             yield chaos
         finally:
             for laptop in (chaos.laptop, chaos.bystander):

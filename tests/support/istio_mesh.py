@@ -21,7 +21,7 @@ from hairpin.model.mesh import AGENT
 from tests.support.cluster.client import Object
 from tests.support.cluster.images import PYTHON
 from tests.support.cluster.mesh import Cluster
-from tests.support.cluster.pods import Place
+from tests.support.cluster.pods import Place, Pod
 from tests.support.mesh import Run, eventually
 from tests.support.netns import relay
 
@@ -272,6 +272,18 @@ async def followed(cluster: Cluster, namespace: str, name: str) -> None:
         return bool(there) and ready == there
 
     await eventually(so, f"Service {name} of {namespace} leads to its pods", seconds=_FOLLOWED_SECONDS)
+
+
+async def drained(pods: Sequence[Pod]) -> None:
+    """Wait until no sidecar drains connections of what its listeners were before. Then those that are left are closed, and a request
+    that a caller's sidecar has just put on one of them ends with 503, with hairpin or without.
+    """
+    names = "total_filter_chains_draining", "total_listeners_draining"
+
+    async def so() -> bool:
+        return not any([await pod.stat(f"listener_manager.{name}") for pod in pods for name in names])
+
+    await eventually(so, "sidecars have drained what their listeners were before")
 
 
 async def operator(cluster: Cluster, *arguments: str) -> str:

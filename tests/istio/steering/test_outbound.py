@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests.support.istio_mesh import SHOP, install, operator
+from tests.support.istio_mesh import SHOP, drained, install, operator
 from tests.support.mesh import eventually
 
 pytestmark = [pytest.mark.timeout(240)]
@@ -32,6 +32,7 @@ async def outbound(mesh):
 
     await eventually(without, "the plumbing of the other delivery is taken out")
     await eventually(lambda: bare(mesh), "no sidecar's listener has it any more")
+    await drained(await pods_of(mesh))
     yield mesh
     await install(mesh.cluster, "--delivery", "inbound")
     for target in ("checkout:http", "checkout:grpc", "inventory"):
