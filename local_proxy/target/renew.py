@@ -57,9 +57,9 @@ async def keep_fresh(
     while True:
         try:
             marks = await reader.marks()
-            if known is not None and marks != known:
-                lags_until = clock() + LAG_SECONDS
             changed, known = known is not None and marks != known, marks
+            if changed:
+                lags_until = clock() + LAG_SECONDS
             if changed or clock() >= due or (found.by_exec and clock() < lags_until):
                 found = await reader.read()
                 write_copies(found, root, again=True)

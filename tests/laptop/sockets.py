@@ -304,14 +304,20 @@ def first_refused_without_waiting(host: str, port: str) -> None:
     assert set(ends) <= {"ECONNRESET", "b''", "ECONNREFUSED"}, ends
 
 
+def _connect_ended(client: socket.socket, address: tuple[str, int]) -> int:
+    """The errno of a connect that does not block, once it has ended; 0 if it is connected."""
+    client.setblocking(False)
+    code = client.connect_ex(address)
+    if code == errno.EINPROGRESS:
+        assert select.select([], [client], [], 20)[1]
+        code = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    return code
+
+
 def _without_waiting(address: tuple[str, int]) -> str:
     """How a connection ends that nobody answers, from a non-blocking connect to the other side's word."""
     with socket.socket() as client:
-        client.setblocking(False)
-        code = client.connect_ex(address)
-        if code == errno.EINPROGRESS:
-            assert select.select([], [client], [], 20)[1]
-            code = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        code = _connect_ended(client, address)
         if code != 0:
             return errno.errorcode[code]
         assert select.select([client], [], [], 20)[0], "neither closed nor refused"
@@ -341,11 +347,7 @@ def exact_errors(host: str, port: str) -> None:
 def _without_blocking(address: tuple[str, int]) -> str:
     """How a connect ends that must not wait."""
     with socket.socket() as client:
-        client.setblocking(False)
-        code = client.connect_ex(address)
-        if code == errno.EINPROGRESS:
-            assert select.select([], [client], [], 20)[1]
-            code = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        code = _connect_ended(client, address)
         return errno.errorcode.get(code, str(code))
 
 
