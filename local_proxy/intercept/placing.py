@@ -20,8 +20,6 @@ from local_proxy.intercept.kernel import Notification
 from local_proxy.intercept.tools import Tools
 
 _LOW = 0xFFFFFFFF
-_MOST_IN_USE = 768
-"""Of a process that has more descriptors, its own may come to the places at any time: an answer there would replace one."""
 _IPV6_UNICAST_IF = 76
 _INTERFACE = struct.Struct("!I")
 
@@ -76,12 +74,15 @@ class Placer:
             return False
 
     def _free(self, tid: int) -> int | None:
-        """A place that a process has free, if it has so few descriptors that no other thread takes it meanwhile."""
+        """A place that a process has free, if it has so few descriptors that no other thread takes it meanwhile.
+
+        Those of a process that has many may come to the places at any time: an answer there would replace one.
+        """
         try:
             used = {int(name) for name in os.listdir(f"/proc/{tid}/fd")}  # noqa: PTH208 - at every socket
         except OSError:
             return None
-        if len(used) > min(_MOST_IN_USE, self._places.start // 2):
+        if len(used) > self._places.start // 2:
             return None
         return next((number for number in self._places if number not in used), None)
 
