@@ -40,6 +40,8 @@ WAKE_SECONDS = 5.0
 """How often the clock is looked at: sleeping machines don't count the seconds of a timer."""
 AWAY_SECONDS = 0.5
 """How often we look ourselves, while the control plane can't be reached, for what it would tell us."""
+SETTLED_SECONDS = 10.0
+"""How long a control plane that is back may take to find out how it is by now: its own watches are opened again, too."""
 STILL_SECONDS = 5.0
 """A timer that comes so late tells of a machine that slept."""
 REFUSED_SECONDS = 10.0
@@ -159,19 +161,23 @@ class Keeper:
 
     async def _look_around(self) -> None:
         """What the control plane would tell, for as long as it is away: a mesh made anew, and lost tunnels. And a sleep."""
+        away = time.monotonic()
         while True:
             stood_still = await sleep_and_measure(AWAY_SECONDS)
             if stood_still > STILL_SECONDS:
                 self._news.stood_still(stood_still)
             if self._held.watching:
+                if time.monotonic() - away > SETTLED_SECONDS:
+                    self._news.settled(self._held.session)
                 continue
+            away = time.monotonic()
             if await self._plane.moved():
                 raise GoneError("the mesh was made anew")
             for agent in self._held.session.status.tunnels:
                 at = self._laptop.address(agent)
                 if at is not None and not await reachable(at) and not self._held.watching:
                     self._held.without_tunnel(agent)
-                    self._news.tunnel_lost(agent)
+                    self._news.found_lost(agent)
 
     # What the control plane is told
 

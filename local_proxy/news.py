@@ -27,13 +27,16 @@ class News:
         self._problem = ""
         self._away: set[str] = set()
         self._told_versions = ""
+        self._found_lost: frozenset[str] = frozenset()
 
     def changed(self, before: Session, after: Session) -> None:
         """The control plane tells the session anew."""
         self._away.clear()
-        had, has = set(before.status.tunnels), set(after.status.tunnels)
+        had = frozenset(before.status.tunnels) - self._found_lost
+        self._found_lost &= frozenset(after.status.tunnels)
+        has = frozenset(after.status.tunnels) - self._found_lost
         for agent in sorted(had - has):
-            self.tunnel_lost(agent)
+            self._tunnel_lost(agent)
         for agent in sorted(has - had):
             self._console.say(f"the tunnel to {agent} is up")
         self._versions(after)
@@ -49,8 +52,22 @@ class News:
             self._console.say(text)
         self._told_versions = text
 
-    def tunnel_lost(self, agent: str) -> None:
-        """A replica's tunnel is gone."""
+    def found_lost(self, agent: str) -> None:
+        """We found ourselves that a replica's tunnel is gone, while the control plane told nothing.
+
+        When it is back, it may at first tell what was written down before. That the tunnel is up is believed, and told, after
+        it has told of the loss; or when it had its time, see `settled`.
+        """
+        self._found_lost |= {agent}
+        self._tunnel_lost(agent)
+
+    def settled(self, session: Session) -> None:
+        """The control plane has told for a while how it is."""
+        for agent in sorted(self._found_lost & frozenset(session.status.tunnels)):
+            self._console.say(f"the tunnel to {agent} is up")
+        self._found_lost = frozenset()
+
+    def _tunnel_lost(self, agent: str) -> None:
         self._console.warn(f"the tunnel to {agent} is lost: the cluster answers until it is back")
 
     def stood_still(self, seconds: float) -> None:

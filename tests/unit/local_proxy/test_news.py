@@ -70,6 +70,29 @@ def test_the_next_time_is_told_again(news, console):
     )
 
 
+LOST, UP = "the tunnel to agent-0 is lost: the cluster answers until it is back", "the tunnel to agent-0 is up"
+
+
+def test_a_control_plane_that_is_back_may_tell_what_was_before(news, console):
+    news.found_lost("agent-0")
+    news.changed(session(), session("agent-0"))  # written down before the loss
+    assert console.lines == [LOST]
+    news.changed(session("agent-0"), session())
+    assert console.lines == [LOST]
+    news.changed(session(), session("agent-0"))
+    assert console.lines == [LOST, UP]
+    news.changed(session("agent-0"), session())
+    assert console.lines == [LOST, UP, LOST]
+
+
+def test_it_is_believed_in_the_end(news, console):
+    news.found_lost("agent-0")
+    news.changed(session(), session("agent-0", "agent-1"))
+    news.settled(session("agent-0", "agent-1"))
+    news.settled(session("agent-0", "agent-1"))
+    assert console.lines == [LOST, "the tunnel to agent-1 is up", UP]
+
+
 def test_what_else_is_wrong_is_told_beside_it(news, console):
     news.way_lost(away("refused"))
     other = HairpinError("you may not connect to pod shop/agent-0: forbidden")
