@@ -27,7 +27,7 @@ demo: $(READY) ## a mesh on this machine and the story to follow; ONCE=1 runs th
 test: $(READY) check ## every check and every test; those that take minutes of waiting run beside the others
 	@$(BIN)/python -m tests.support.cluster.binaries || true
 	@$(BIN)/python -m tests.laptop.builds || true
-	@$(BIN)/pytest -m slow $(PYTEST) > .slow-tests.log 2>&1 & slow=$$!; \
+	@$(BIN)/pytest -m slow -n 2 $(PYTEST) > .slow-tests.log 2>&1 & slow=$$!; \
 	$(BIN)/pytest $(PURE) -n auto $(PYTEST); pure=$$?; \
 	$(BIN)/pytest $(PURE:%=--ignore=%) --ignore=tests/istio -n 2 --dist loadfile -m "not istio and not slow" $(PYTEST); rest=$$?; \
 	$(BIN)/pytest tests/istio tests/laptop -m "istio and not slow" $(PYTEST); istio=$$?; \
