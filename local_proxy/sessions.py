@@ -19,7 +19,7 @@ from hairpin.model.session import Mode, Session
 from hairpin.model.session_json import session_to_json
 from local_proxy.control_planes import Connection, control_plane
 
-_COLUMNS = ("NAME", "OWNER", "TARGET", "REQUESTS", "MODE", "PHASE", "TUNNEL", "AGE")
+_COLUMNS = ("NAME", "OWNER", "TARGET", "REQUESTS", "MODE", "PHASE", "PORT", "TUNNEL", "AGE")
 
 
 def print_sessions(connection: Connection, output: str) -> int:
@@ -111,6 +111,7 @@ def _row(session: Session, routing_key: RoutingKey | None, now: datetime) -> tup
         requests_text(session, routing_key),
         session.spec.mode.value,
         status.phase.value,
+        str(session.spec.local_port or "-"),
         tunnel,
         age(now - session.created),
     )

@@ -426,6 +426,6 @@ async def test_sessions_are_listed(mesh):
         async with hairpin(mesh, "sessions") as run:
             assert await run.process.wait() == 0
     header, line = run.output.splitlines()
-    assert header.split() == ["NAME", "OWNER", "TARGET", "REQUESTS", "MODE", "PHASE", "TUNNEL", "AGE"]
+    assert header.split() == ["NAME", "OWNER", "TARGET", "REQUESTS", "MODE", "PHASE", "PORT", "TUNNEL", "AGE"]
     assert line.split()[:3] == ["alice-1", "alice", "default/checkout:80"]
     assert "header x-env=alice" in line

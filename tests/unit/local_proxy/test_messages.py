@@ -23,7 +23,7 @@ SESSION = Session(
     namespace="default",
     owner="alice",
     created=NOW - timedelta(minutes=3),
-    spec=SessionSpec(target=Target("checkout"), environment="alice", match=parse_match("path ^/api")),
+    spec=SessionSpec(target=Target("checkout"), environment="alice", match=parse_match("path ^/api"), local_port=40123),
     status=SessionStatus(
         phase=Phase.ACTIVE, agents=AGENTS, tunnels=("agent-0",), resolved_target="default/checkout:80"
     ),
@@ -41,7 +41,8 @@ def test_sessions_are_a_table_of_aligned_columns():
     column = lines[0].index("REQUESTS")
     assert lines[1][column:].startswith("header x-env=alice and path ^/api")
     assert lines[2][column:].startswith("-")
-    assert lines[1].endswith("steal    Active   1 of 2   3m")
+    assert lines[1].endswith("steal    Active   40123   1 of 2   3m")
+    assert lines[2].endswith("egress   Active   -       1 of 2   3m")
 
 
 def test_no_sessions_are_told_in_words():
