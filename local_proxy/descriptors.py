@@ -1,12 +1,15 @@
-"""The descriptors that whoever started us meant for the command: a log's pipe, a process substitution, a job server."""
+"""Which descriptors were meant for the command (a log's pipe, a job server), and how many we may have."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 _STANDARD = 2
+_MOST = 1 << 16
+"""Descriptors; more would be for connections that one laptop does not have."""
 _FOLDERS = ("/proc/self/fd", "/dev/fd")
 
 
@@ -21,6 +24,23 @@ def inherited_descriptors() -> tuple[int, ...]:
             found = [int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()]
             break
     return tuple(sorted(number for number in found if number > _STANDARD and _is_inheritable(number)))
+
+
+@contextlib.contextmanager
+def more_descriptors() -> Iterator[None]:
+    """As many as this process may have, during the block; processes that are started in it would have as many too."""
+    import resource  # noqa: PLC0415 # only where there are such limits
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
+    raised = soft != resource.RLIM_INFINITY and soft < most
+    if raised:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    try:
+        yield
+    finally:
+        if raised:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def _is_inheritable(number: int) -> bool:

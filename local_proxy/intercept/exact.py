@@ -28,7 +28,7 @@ from local_proxy.intercept.kernel import Notification, cookie, read_memory, writ
 from local_proxy.intercept.limbo import Limbo, disconnect
 from local_proxy.intercept.machine import Fail, ToGateway
 from local_proxy.intercept.relay import Relay
-from local_proxy.intercept.sockets import connect_here, endpoint, without_fast_open
+from local_proxy.intercept.sockets import SYN_SENT, connect_here, endpoint, tcp_state, without_fast_open
 from local_proxy.intercept.tools import Caller, Tools
 
 MOST_SECONDS = 30.0
@@ -163,7 +163,12 @@ class Exact:
     def _defer(self, notification: Notification, caller: Caller, address: Endpoint, to: ToGateway) -> None:
         handle = caller.handle
         without_fast_open(handle)
-        error = self._limbo.enter(handle)
+        ours = socket.socket(socket.AF_INET, socket.SOCK_STREAM)  # first, since there may be no descriptor left
+        try:
+            error = self._limbo.enter(handle)
+        except BaseException:
+            ours.close()
+            raise
         if error == errno.EINPROGRESS:
             self._tools.peers.ports |= self._limbo.ports
             self._tools.peers.remember(handle, caller.raw)
@@ -176,10 +181,11 @@ class Exact:
                 endpoint(handle.getsockname()),
             )
             self._waiting[waiting.here] = waiting  # whoever was there before has gone, since its port was free
-            ours = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
             ours.setblocking(False)
             ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._ask(_Question(ours, address, to, lambda fail: self._told(waiting, ours, fail)), MOST_SECONDS)
+        else:
+            ours.close()
         handle.close()
         self._tools.listener.answer(caller.id, error=error)
 
@@ -189,10 +195,14 @@ class Exact:
             return
         del self._waiting[waiting.here]
         handle = self._tools.threads.again(waiting.tid, waiting.process, waiting.descriptor, waiting.number)
+        if handle is not None and not _still(handle, waiting.here):  # disconnected; it may wait for another answer
+            handle.close()
+            handle = None
         if handle is None and not self._limbo.waits(waiting.here):
             ours.close()
         elif fail is None or handle is None:
-            self._complete(waiting, ours, reset=fail is not None)
+            if not self._complete(waiting, ours, reset=fail is not None) and handle is not None:
+                self._limbo.refuse(handle)
         else:
             ours.close()
             if fail.error != errno.ECONNREFUSED:
@@ -203,13 +213,16 @@ class Exact:
         if handle is not None:
             handle.close()
 
-    def _complete(self, waiting: _Waiting, ours: socket.socket, *, reset: bool) -> None:
-        """Connect the program's socket to one of ours, or reset it, if it is nowhere to be found to be refused."""
+    def _complete(self, waiting: _Waiting, ours: socket.socket, *, reset: bool) -> bool:
+        """Connect the program's socket to one of ours, or reset it, if it is nowhere to be found to be refused.
+
+        Whether that has begun.
+        """
         try:
             other = self._limbo.leave(waiting.here)
         except OSError:
             ours.close()
-            return
+            return False
         descriptor = other.fileno()
         self._completing.add(ours)
         self._completing.add(other)
@@ -226,6 +239,7 @@ class Exact:
                 self._relay.add(other, ours)
 
         self._tools.reactor.watch(descriptor, select.EPOLLOUT, ready)
+        return True
 
     # Questions, and their answers
 
@@ -305,6 +319,11 @@ class Exact:
             self._tools.reactor.forget(stream.fileno())
             self._streams.pop(stream.fileno(), None)
             stream.close()
+
+
+def _still(handle: socket.socket, here: Endpoint) -> bool:
+    """Whether a socket still waits, with the same end of its own."""
+    return tcp_state(handle) == SYN_SENT and endpoint(handle.getsockname()) == here
 
 
 def _patience(handle: socket.socket) -> float:

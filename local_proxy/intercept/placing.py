@@ -17,7 +17,7 @@ import struct
 
 from local_proxy.intercept.choices import UdpPolicy
 from local_proxy.intercept.kernel import Notification
-from local_proxy.intercept.tools import Tools
+from local_proxy.intercept.tools import EXHAUSTED, Tools
 
 _LOW = 0xFFFFFFFF
 _IPV6_UNICAST_IF = 76
@@ -47,12 +47,19 @@ class Placer:
             listener.resume(notification.id)
             return
         try:
-            with socket.socket(domain, socket.SOCK_DGRAM | kind & socket.SOCK_NONBLOCK, protocol) as made:
+            made = socket.socket(domain, socket.SOCK_DGRAM | kind & socket.SOCK_NONBLOCK, protocol)
+        except OSError as error:
+            if error.errno in EXHAUSTED:  # it is we who have no descriptors left
+                raise
+            listener.resume(notification.id)  # no IPv6: the kernel says the same
+            return
+        with made:
+            try:
                 if self._fences:
                     fence(made)
                 self._place(notification, made, close_on_exec=bool(kind & socket.SOCK_CLOEXEC))
-        except OSError:  # no IPv6, no descriptors left: the kernel says the same
-            listener.resume(notification.id)
+            except OSError:  # the caller has no descriptors left
+                listener.resume(notification.id)
 
     def _place(self, notification: Notification, made: socket.socket, *, close_on_exec: bool) -> None:
         place = self._tools.listener.place

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import socket
+import struct
 from collections import OrderedDict
 from ipaddress import IPv6Address, ip_address
 
@@ -17,6 +18,8 @@ CLOSED, SYN_SENT, SYN_RECEIVED = 7, 2, 3  # net/tcp_states.h
 LOOPBACK = "127.0.0.1"
 _IPPROTO_MPTCP = 262
 _TCP_FASTOPEN_CONNECT = 30
+_SO_NETNS_COOKIE = 71
+_COOKIE = struct.Struct("=Q")
 _MOST_PEERS = 16384
 _INET_SIZE, _INET6_SIZE = 16, 28
 # A socket that is bound to an IPv6 address, or speaks nothing else, can't reach an IPv4 address.
@@ -24,14 +27,28 @@ _ELSEWHERE = frozenset({errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EINVAL, er
 
 
 def transport(handle: socket.socket) -> Transport:
-    """What a socket speaks."""
-    if handle.family not in (socket.AF_INET, socket.AF_INET6):
+    """What a socket speaks; nothing that we know if it is of another network namespace, where our ports are not."""
+    if handle.family not in (socket.AF_INET, socket.AF_INET6) or network(handle) != _own_network():
         return Transport.OTHER
     if handle.type == socket.SOCK_STREAM and handle.proto in (socket.IPPROTO_TCP, _IPPROTO_MPTCP):
         return Transport.TCP
     if handle.type == socket.SOCK_DGRAM and handle.proto == socket.IPPROTO_UDP:
         return Transport.UDP
     return Transport.OTHER
+
+
+def network(handle: socket.socket) -> int:
+    """The kernel's own number of a socket's network namespace; 0 before Linux 5.14, which does not tell it."""
+    try:
+        return int(_COOKIE.unpack(handle.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, _COOKIE.size))[0])
+    except OSError:
+        return 0
+
+
+@functools.cache
+def _own_network() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        return network(probe)
 
 
 def tcp_state(handle: socket.socket) -> int | None:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from hairpin.errors import UnavailableError
 from local_proxy.child import Starter, start_natively
+from local_proxy.descriptors import more_descriptors
 from local_proxy.environment import CommandEnvironment, command_environment, intercepted_environment
 from local_proxy.intercept.choices import Connect, Intercept, UdpPolicy
 from local_proxy.intercept.dns import Forwarder, name_server
@@ -203,11 +204,13 @@ async def _seccomp(mesh: Mesh, udp: UdpPolicy, tell: Callable[[str], None]) -> A
                 placed=waiting.placed,
             )
             supervisor.start()
-            try:
-                yield Seccomp(waiting, heard)
-            finally:
-                supervisor.stop()
-                asking.close()
+            # The process that becomes the command has been started, with the limit that it inherits.
+            with more_descriptors():
+                try:
+                    yield Seccomp(waiting, heard)
+                finally:
+                    supervisor.stop()
+                    asking.close()
 
 
 class _Asking:

@@ -31,9 +31,11 @@ from local_proxy.intercept.reactor import Reactor
 from local_proxy.intercept.sending import Sender, read_address
 from local_proxy.intercept.sink import Sink
 from local_proxy.intercept.sockets import CLOSED, Peers, asked, tcp_state, transport
-from local_proxy.intercept.tools import Caller, Tools
+from local_proxy.intercept.tools import EXHAUSTED, Caller, Tools
 
 _FORBIDDEN = frozenset({errno.EPERM, errno.EACCES})
+_LEAVING = frozenset({Call.SOCKET, Call.CONNECT, Call.SENDTO, Call.SENDMSG, Call.SENDMMSG})
+"""Calls that would go past the mesh if they were let go on unseen."""
 _LOW = 0xFFFFFFFF
 # Lengths of an Internet address, and of the storage that many pass whole.
 _INTERNET_LENGTHS = frozenset({16, 24, 28, LONGEST})
@@ -162,6 +164,8 @@ class Supervisor:
         except OSError as error:
             if error.errno in _FORBIDDEN and call in (Call.CONNECT, Call.SENDTO):
                 self._opaque(notification, call)
+            elif error.errno in EXHAUSTED and call in _LEAVING:
+                self._exhausted(notification)
             else:  # EFAULT, EBADF, ENOTSOCK: the kernel finds the same; ESRCH: nobody waits
                 self._listener.resume(notification.id)
         except Exception:
@@ -265,6 +269,14 @@ class Supervisor:
             name = Path(f"/proc/{notification.tid}/comm").read_text().strip()
         self._say(f"{name} lets nobody see where it connects to, so its connections are refused (EACCES)")
         self._listener.answer(notification.id, error=errno.EACCES)
+
+    def _exhausted(self, notification: Notification) -> None:
+        """We can't have one more descriptor, for which the call would have to be let go past us."""
+        self._say(
+            "hairpin has no descriptors left for the command's connections, so they are refused (ENOBUFS): "
+            "raise the hard limit of this shell (ulimit -Hn)"
+        )
+        self._listener.answer(notification.id, error=errno.ENOBUFS)
 
     def _say(self, line: str) -> None:
         """Say a line, unless it was said before."""

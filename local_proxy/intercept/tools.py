@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from local_proxy.intercept.kernel import Listener, Threads
 from local_proxy.intercept.machine import Machine
 from local_proxy.intercept.reactor import Reactor
 from local_proxy.intercept.sockets import Peers
+
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE})
+"""No descriptor can be had."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 SETTINGS is JSON: gateway, a port; answers, where it says what became of a connection, for `--connect exact`; rules, pairs of action
 and text; refused, reasons by target; asked_seconds, how long the agent takes to say so; names, addresses by name, or "virtual"; udp;
-intercept; killed, seconds after which this process kills itself; files, texts by path, and mounts, the paths at which they are
+intercept; descriptors, how many this process may have (RLIMIT_NOFILE), soft and hard; killed, seconds after which this process kills itself; files, texts by path, and mounts, the paths at which they are
 mounted. Lines for the user go to standard error.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import sys
 from collections import Counter
@@ -61,6 +62,8 @@ class Agent:
 
 async def main() -> int:
     settings, command = json.loads(sys.argv[1]), sys.argv[2:]
+    if limits := settings.get("descriptors"):
+        resource.setrlimit(resource.RLIMIT_NOFILE, tuple(limits))
     strategy.REFUSAL_SECONDS = 60
     agent = Agent(settings)
     rules = Rules(tuple(parse_rule(Action(action), text) for action, text in settings.get("rules", ())))

@@ -1,0 +1,127 @@
+"""Edges of interception under the real kernel: few descriptors, other namespaces, foreign system calls, sockets used anew."""
+
+import sys
+import textwrap
+
+import pytest
+
+from tests.support import intercepted
+from tests.support.intercepted import Outcome, gateway
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has seccomp")
+
+PREAMBLE = "import errno, os, select, socket, struct, sys, threading, time\n"
+
+
+@pytest.fixture
+async def envoy(tmp_path):
+    async with gateway() as made:
+        made.answers = tmp_path / "a.sock"
+        yield made
+
+
+async def python(envoy, program, *, exact=False, before=(), **settings):
+    """What a Python program printed, once it has ended well."""
+    code = PREAMBLE + textwrap.dedent(program)
+    if exact:
+        settings["answers"] = str(envoy.answers)
+    else:
+        envoy.answers = None
+    ended = await intercepted.run(*before, sys.executable, "-c", code, gateway=envoy.port, **settings)
+    assert ended.code == 0, (ended.output, ended.lines)
+    return ended
+
+
+CONNECTS = """
+import resource
+assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 128, "the command keeps its own limit"
+kept = []
+for _ in range(100):
+    s = socket.socket()
+    s.setblocking(False)
+    kept.append((s, s.connect_ex(("10.1.2.3", 80))))
+"""
+
+
+async def test_hairpins_own_descriptors_do_not_run_out(envoy):
+    """Each connection that was made without blocking takes two of them."""
+    await python(
+        envoy,
+        CONNECTS
+        + """
+for s, code in kept:
+    assert code == errno.EINPROGRESS, errno.errorcode[code]
+    assert select.select([], [s], [], 20)[1]
+    assert not s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+""",
+        exact=True,
+        descriptors=[128, 4096],
+    )
+    assert len(envoy.headers) == 100
+
+
+async def test_where_they_do_no_call_goes_past_the_mesh(envoy):
+    """And those that were connected stay so."""
+    ended = await python(
+        envoy,
+        CONNECTS
+        + """
+codes = [code for _, code in kept]
+assert set(codes) == {errno.EINPROGRESS, errno.ENOBUFS}, set(codes)
+connected = 0
+for s, code in kept:
+    if code == errno.EINPROGRESS:
+        assert select.select([], [s], [], 20)[1], "neither connected nor failed"
+        error = s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        assert error in (0, errno.ECONNREFUSED), errno.errorcode[error]
+        connected += not error
+assert connected > 10, connected
+try:
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("10.1.2.3", 99))
+except OSError as error:
+    assert error.errno in (errno.ENOBUFS, errno.ECONNREFUSED), error
+else:
+    raise AssertionError("it went past us")
+""",
+        exact=True,
+        descriptors=[128, 128],
+    )
+    assert sum("no descriptors left" in line for line in ended.lines) == 1, ended.lines
+
+
+async def test_a_socket_that_was_disconnected_and_waits_anew_is_not_refused_by_the_first_answer(envoy):
+    envoy.outcomes["10.9.9.1:80"] = Outcome(503, {"x-hairpin-failed": "connection_timeout"}, seconds=0.5)
+    envoy.outcomes["10.9.9.2:80"] = Outcome(seconds=1.5)
+    await python(
+        envoy,
+        """
+        import ctypes
+        libc = ctypes.CDLL(None, use_errno=True)
+        s = socket.socket()
+        s.setblocking(False)
+        assert s.connect_ex(("10.9.9.1", 80)) == errno.EINPROGRESS
+        assert libc.connect(s.fileno(), bytes(16), 16) == 0
+        assert s.connect_ex(("10.9.9.2", 80)) == errno.EINPROGRESS
+        assert select.select([], [s], [], 20)[1]
+        assert s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        s.sendall(b"hello\\n")
+        assert select.select([s], [], [], 20)[0]
+        assert s.recv(10) == b"hello\\n"
+        """,
+        exact=True,
+    )
+
+
+async def test_another_network_namespace_has_its_own_errors(envoy):
+    await python(
+        envoy,
+        """
+        import ctypes, fcntl
+        assert ctypes.CDLL(None).unshare(0x50000000) == 0  # CLONE_NEWUSER, CLONE_NEWNET
+        with socket.socket() as s:
+            fcntl.ioctl(s, 0x8914, struct.pack("16sh14x", b"lo", 0x41))
+            code = s.connect_ex(("10.1.2.3", 80))
+        assert code == errno.ENETUNREACH, errno.errorcode[code]
+        """,
+    )
+    assert not envoy.headers
