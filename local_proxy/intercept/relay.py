@@ -73,7 +73,7 @@ class _Pair:
         there, back = _Flow(one, other), _Flow(other, one)
         self._flows = (there, back)
         self._ends = {one.fileno(): (there, back), other.fileno(): (back, there)}
-        self._wanted = dict.fromkeys(self._ends, select.EPOLLIN)
+        self._wanted: dict[int, int | None] = dict.fromkeys(self._ends, select.EPOLLIN)
 
     def start(self) -> None:
         """Begin."""
@@ -107,10 +107,22 @@ class _Pair:
             self.close(broken=False)
             return
         for end, (read, written) in self._ends.items():
-            wanted = (0 if read.ended or read.rest else select.EPOLLIN) | (select.EPOLLOUT if written.rest else 0)
-            if wanted != self._wanted[end]:
-                self._wanted[end] = wanted
-                self._reactor.change(end, wanted)
+            self._want(end, read, written)
+
+    def _want(self, end: int, read: _Flow, written: _Flow) -> None:
+        wanted = (0 if read.ended or read.rest else select.EPOLLIN) | (select.EPOLLOUT if written.rest else 0)
+        # epoll tells errors and hang-ups whatever is asked of it, again and again. Where nothing is, they matter only of an end
+        # that has said all and may break off the other way; else it would spin until the other end reads.
+        known: int | None = wanted if wanted or (read.ended and not written.over) else None
+        if known == self._wanted[end]:
+            return
+        if known is None:
+            self._reactor.forget(end)
+        elif self._wanted[end] is None:
+            self._reactor.watch(end, known, functools.partial(self._ready, end))
+        else:
+            self._reactor.change(end, known)
+        self._wanted[end] = known
 
 
 class Relay:
