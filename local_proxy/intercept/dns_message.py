@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -137,7 +139,10 @@ def read_query(data: bytes) -> Query:
 
 
 def answer(query: Query, code: Code, records: Iterable[Record] = (), *, seconds: int, limit: int) -> bytes:
-    """The answer to a question; without its records, and marked so, if it were longer than `limit`."""
+    """The answer to a question; if it were longer than `limit`, marked so, with as many records as there is room for.
+
+    Who can ask by TCP does (RFC 2181, 9). musl before 1.2.4 can't, and takes what came.
+    """
     written = [
         struct.pack(">H", _QUESTION_NAME)
         + _RECORD.pack(record.type, _INTERNET, seconds, len(record.data))
@@ -147,8 +152,10 @@ def answer(query: Query, code: Code, records: Iterable[Record] = (), *, seconds:
     # The root's name, then the size that we take, as class.
     extension = b"\0" + _RECORD.pack(Type.OPT, LARGEST_DATAGRAM, 0, 0) if query.extended else b""
     flags = _ANSWER | _AVAILABLE | (_WANTED if query.recursion else 0) | code
-    if _HEADER.size + len(query.question) + sum(map(len, written)) + len(extension) > limit:
-        flags, written = flags | _TRUNCATED, []
+    room = limit - _HEADER.size - len(query.question) - len(extension)
+    ends = list(itertools.accumulate(map(len, written)))
+    if ends and ends[-1] > room:
+        flags, written = flags | _TRUNCATED, written[: bisect.bisect_right(ends, room)]
     header = _HEADER.pack(query.identity, flags, 1, len(written), 0, 1 if extension else 0)
     return b"".join([header, query.question, *written, extension])
 

@@ -7,6 +7,7 @@ tests.laptop.builds` builds all.
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from tests.support.builds import MissingError, require
 SOURCES = Path(__file__).parent / "programs"
 DELVE = "github.com/go-delve/delve/cmd/dlv@v1.27.2"
 MBEDTLS = "2.28.15"
-"""Mbed TLS for the musl binary, from the sources inside a crate: there is no package of it that is built for musl."""
+"""Mbed TLS for the musl binaries, from the sources inside a crate: there is no package of it that is built for musl."""
 
 
 def cache() -> Path:
@@ -39,9 +40,7 @@ def part(name: str) -> Path:
 
 
 def _python(out: Path) -> None:
-    lock = SOURCES / "python" / "requirements.txt"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
-    builds.run([*pip, "--require-hashes", "--requirement", lock, "--target", out / "site-packages"], cwd=out)
+    _pip(SOURCES / "python" / "requirements.txt", out)
     for source in (SOURCES / "python").glob("*.py"):
         shutil.copy(source, out)
 
@@ -53,9 +52,7 @@ def _node(out: Path) -> None:
 
 
 def _servers(out: Path) -> None:
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
-    lock = SOURCES / "servers" / "requirements.txt"
-    builds.run([*pip, "--require-hashes", "--requirement", lock, "--target", out / "site-packages"], cwd=out)
+    _pip(SOURCES / "servers" / "requirements.txt", out)
     shutil.copy(SOURCES / "servers" / "package.json", out)
     npm = require("npm", "npm")
     builds.run([npm, "install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=out)
@@ -85,6 +82,10 @@ def _rust(out: Path) -> None:
 
 
 def _musl(out: Path) -> None:
+    """One source, linked twice: `fetch-1.2.3` with Debian's musl, and `fetch-1.2.5` with that which Zig brings as source.
+
+    musl's ABI is stable, so what Mbed TLS is compiled to goes with either, and the minute that Zig would take for it is saved.
+    """
     compiler, cargo = require("musl-gcc", "musl-tools"), require("cargo", "cargo, or Rust itself")
     work = out / "build"
     (work / "src").mkdir(parents=True)
@@ -99,8 +100,20 @@ def _musl(out: Path) -> None:
     flags = ["-O1", f"-I{vendor / 'include'}", f"-I{vendor / 'library'}"]
     builds.run([compiler, *flags, "-c", *sorted((vendor / "library").glob("*.c"))], cwd=work)
     source = SOURCES / "musl" / "fetch.c"
-    builds.run([compiler, *flags, "-static", "-o", out / "fetch", source, *sorted(work.glob("*.o"))], cwd=work)
+    objects = sorted(work.glob("*.o"))
+    builds.run([compiler, *flags, "-static", "-o", out / "fetch-1.2.3", source, *objects], cwd=work)
+    _pip(SOURCES / "musl" / "requirements.txt", work)
+    zig = [sys.executable, "-m", "ziglang", "cc", "-target", f"{platform.machine()}-linux-musl", "-static"]
+    caches = {"ZIG_GLOBAL_CACHE_DIR": str(work / "zig"), "ZIG_LOCAL_CACHE_DIR": str(work / "zig")}
+    place = {"PYTHONPATH": str(work / "site-packages"), **caches}
+    builds.run([*zig, *flags, "-o", out / "fetch-1.2.5", source, *objects], cwd=work, **place)
     shutil.rmtree(work)
+
+
+def _pip(lock: Path, out: Path) -> None:
+    """What a lock names, in `site-packages` there."""
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+    builds.run([*pip, "--require-hashes", "--requirement", lock, "--target", out / "site-packages"], cwd=out)
 
 
 _PARTS: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {

@@ -70,6 +70,17 @@ def _node(module: str) -> dict:
     }
 
 
+def _musl(version: str, way: str = "plain") -> Program:
+    """Static; what each way is says its source."""
+    return Program(
+        name=version if way == "plain" else f"{version}-{way}",
+        part="musl",
+        argv=(f"{{folder}}/{version.replace('musl', 'fetch')}", "{to}", "{ca}", way),
+        refused=r"error connect: Connection refused",
+        unknown=r"error getaddrinfo: Name does not resolve",
+    )
+
+
 PROGRAMS = (
     Program(
         name="curl",
@@ -151,11 +162,8 @@ PROGRAMS = (
         refused=r"tcp connect error: Connection refused \(os error 111\)",
         unknown=r"dns error: .*failed to lookup address information: Name or service not known",
     ),
-    Program(
-        name="musl",  # static, by Debian's musl-gcc: musl 1.2.3, whose resolver is of before TCP fallback
-        part="musl",
-        argv=("{folder}/fetch", "{to}", "{ca}"),
-        refused=r"error connect: Connection refused",
-        unknown=r"error getaddrinfo: Name does not resolve",
-    ),
+    _musl("musl-1.2.3"),  # Debian's, whose resolver is of before TCP fallback
+    _musl("musl-1.2.5"),
+    _musl("musl-1.2.5", "thread"),
+    _musl("musl-1.2.5", "six"),
 )

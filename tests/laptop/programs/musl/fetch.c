@@ -1,6 +1,10 @@
-/* fetch URL CA: blocking sockets and musl's own resolver, in a static binary; TLS by Mbed TLS. */
+/* Blocking sockets and musl's own resolver, in a static binary; TLS by Mbed TLS.
+   fetch URL CA [plain|thread|six]: in the only thread, in one of two, or by an IPv6 socket and IPv4-mapped addresses.
+   fetch names NAME: the addresses that it has, as getaddrinfo sorts them. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,8 +30,9 @@ static void check(int code, const char *what) {
     fail(what, text);
 }
 
-static int dial(const char *host, const char *port) {
+static int dial(const char *host, const char *port, int six) {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found;
+    if (six) hints.ai_family = AF_INET6, hints.ai_flags = AI_V4MAPPED;
     int code = getaddrinfo(host, port, &hints, &found), last = 0;
     if (code != 0) fail("getaddrinfo", gai_strerror(code));
     for (struct addrinfo *one = found; one; one = one->ai_next) {
@@ -74,17 +79,17 @@ static mbedtls_ssl_context *secure(int *fd, const char *host, const char *ca) {
     return &tls;
 }
 
-int main(int count, char **arguments) {
+static void *fetch(void *arguments) {
+    const char *url = ((char **)arguments)[1], *ca = ((char **)arguments)[2], *way = ((char **)arguments)[3];
     char host[256] = "", port[8] = "", request[512];
-    if (count != 3) fail("arguments", "URL CA");
-    int safe = strncmp(arguments[1], "https://", 8) == 0;
-    const char *rest = arguments[1] + (safe ? 8 : 7);
+    int safe = strncmp(url, "https://", 8) == 0;
+    const char *rest = url + (safe ? 8 : 7);
     if (sscanf(rest, "%255[^:/]:%7[0-9]", host, port) < 2) strcpy(port, safe ? "443" : "80");
     const char *path = strchr(rest, '/') ? strchr(rest, '/') : "/";
     int length = snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", path, host);
 
-    int fd = dial(host, port), size = 0, got;
-    mbedtls_ssl_context *tls = safe ? secure(&fd, host, arguments[2]) : NULL;
+    int fd = dial(host, port, way && strcmp(way, "six") == 0), size = 0, got;
+    mbedtls_ssl_context *tls = safe ? secure(&fd, host, ca) : NULL;
     if ((tls ? mbedtls_ssl_write(tls, (unsigned char *)request, length) : write(fd, request, length)) != length)
         fail("write", strerror(errno));
     while (size < (int)sizeof answer - 1) {
@@ -100,5 +105,30 @@ int main(int count, char **arguments) {
     for (char *one = answer; *one; one++)
         if (*one == '\n' && one > body + 3) *one = ' ';
     printf("answer %.3s %s\n", answer + 9, body + 4);
+    return NULL;
+}
+
+static void names(const char *host) {
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found;
+    char text[INET6_ADDRSTRLEN];
+    int code = getaddrinfo(host, "80", &hints, &found);
+    if (code != 0) fail("getaddrinfo", gai_strerror(code));
+    for (; found; found = found->ai_next) {
+        struct sockaddr *to = found->ai_addr;
+        const void *address = to->sa_family == AF_INET ? (void *)&((struct sockaddr_in *)to)->sin_addr
+                                                       : (void *)&((struct sockaddr_in6 *)to)->sin6_addr;
+        puts(inet_ntop(to->sa_family, address, text, sizeof text));
+    }
+}
+
+int main(int count, char **arguments) {
+    pthread_t thread;
+    if (count < 3) fail("arguments", "URL CA [WAY], or names NAME");
+    if (strcmp(arguments[1], "names") == 0)
+        names(arguments[2]);
+    else if (count < 4 || strcmp(arguments[3], "thread") != 0)
+        fetch(arguments);
+    else if (pthread_create(&thread, NULL, fetch, arguments) || pthread_join(thread, NULL))
+        fail("thread", strerror(errno));
     return 0;
 }

@@ -45,12 +45,19 @@ def test_the_answer_byte_for_byte_with_the_letters_of_the_question():
     assert given == (b"\0\7\x81\x80\0\1\0\1\0\0\0\0\x09InVentory\0\0\1\0\1\xc0\x0c\0\1\0\1\0\0\0\5\0\4\x0a\1\2\3")
 
 
-def test_an_answer_that_is_too_long_says_so():
-    query = read_query(question())
-    records = [address_record(IPv4Address(number)) for number in range(100)]
+@pytest.mark.parametrize("extra", [b"", EDNS], ids=["plain", "EDNS"])
+def test_an_answer_that_is_too_long_says_so_and_has_what_there_is_room_for(extra):
+    query = read_query(question(extra=extra))
+    meant = [IPv4Address(number) for number in range(100)]
+    records = list(map(address_record, meant))
     cut = answer(query, Code.NO_ERROR, records, seconds=5, limit=512)
-    assert struct.unpack_from(">6H", cut) == (7, 0x8380, 1, 0, 0, 0)
-    assert len(addresses(answer(query, Code.NO_ERROR, records, seconds=5, limit=65535))) == 100
+    _, flags, _, count, _, additional = struct.unpack_from(">6H", cut)
+    assert (flags, additional) == (0x8380, len(extra) and 1)
+    assert 512 - 16 < len(cut) <= 512, "an address takes 16 bytes"
+    assert addresses(cut) == tuple(meant[:count])
+    whole = answer(query, Code.NO_ERROR, records, seconds=5, limit=65535)
+    assert (whole[2:4], len(addresses(whole))) == (b"\x81\x80", 100)
+    assert answer(query, Code.NO_ERROR, records, seconds=5, limit=len(whole)) == whole
 
 
 @given(st.lists(st.ip_addresses(), max_size=20), st.booleans())
