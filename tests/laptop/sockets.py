@@ -305,11 +305,13 @@ def first_refused_without_waiting(host: str, port: str) -> None:
 
 
 def _connect_ended(client: socket.socket, address: tuple[str, int]) -> int:
-    """The errno of a connect that does not block, once it has ended; 0 if it is connected."""
+    """The errno of a connect that does not block, once it has ended; 0 if it is connected. The call itself returns at once."""
     client.setblocking(False)
+    started = time.monotonic()
     code = client.connect_ex(address)
+    assert time.monotonic() - started < 3, "it waited"
     if code == errno.EINPROGRESS:
-        assert select.select([], [client], [], 20)[1]
+        assert select.select([], [client], [], 40)[1]
         code = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     return code
 
@@ -359,6 +361,43 @@ async def _exact_in_a_loop(host: str, port: int) -> None:
         except ConnectionRefusedError:
             continue
         raise AssertionError(address)
+
+
+@case
+def exact_while_no_agent_is_reached(ready: str, frozen: str, told: str) -> None:
+    """`--connect exact`, while the agent is frozen, and from then on until it is back. Files say when; see the test."""
+    address = socket.getaddrinfo(HOST, 80, socket.AF_INET, socket.SOCK_STREAM)[0][4]
+    ways = {"blocking": _connect_blocking, "not blocking": _connect_ended}
+    assert [_exact_end(way, address) for way in ways.values()] == [HOST] * 2
+    Path(ready).touch()
+    while not Path(frozen).exists():
+        time.sleep(0.02)
+    with ThreadPoolExecutor(len(ways)) as pool:
+        started = time.monotonic()
+        ends = list(pool.map(lambda way: (_exact_end(way, address), time.monotonic() - started), ways.values()))
+    print(json.dumps(dict(zip(ways, ends, strict=True))), flush=True)
+    Path(told).touch()
+    for way in ways.values():
+        until = time.monotonic() + 40
+        while (end := _exact_end(way, address)) != HOST:
+            assert end in ("ENETUNREACH", "ETIMEDOUT"), end
+            assert time.monotonic() < until, "it does not come back"
+            time.sleep(0.1)
+
+
+def _connect_blocking(client: socket.socket, address: tuple[str, int]) -> int:
+    return client.connect_ex(address)
+
+
+def _exact_end(connect: Callable[[socket.socket, tuple[str, int]], int], address: tuple[str, int]) -> str:
+    """Who answers, or the name of the connect's error. A call that may not wait does not."""
+    with socket.socket() as client:
+        code = connect(client, address)
+        if code:
+            assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0, "it is told once"
+            return errno.errorcode[code]
+        client.setblocking(True)
+        return who(client)
 
 
 @case

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from local_proxy.intercept.exact import MOST_SECONDS
 from tests.integration.test_egress import own_address
 from tests.laptop.runs import INTERCEPT, driven, unprivileged
 from tests.support.mesh import echo_mesh, eventually, running_mesh
@@ -130,6 +132,27 @@ async def test_a_connect_that_may_not_wait_does_not_though_the_agent_is_frozen(m
             assert await run.ended() == 0, "\n".join([*run.errors, *run.output])
 
 
+async def test_exact_connects_fail_while_no_agent_is_reached_and_work_again(mesh, tmp_path):
+    """The agent hangs, as one does whose node is gone; then it is killed, and another comes. The program sees two errors alone."""
+    ready, frozen, told = (tmp_path / name for name in ("ready", "frozen", "told"))
+    command = [sys.executable, SCRIPT, "exact_while_no_agent_is_reached", str(ready), str(frozen), str(told)]
+    flags = ["--mode", "egress", *INTERCEPT, "--connect", "exact", "--lease", "60"]
+    async with mesh.hairpin("alice", "run", *flags, "--", *command, wrapper=unprivileged()) as run:
+        await eventually(lambda: exists(ready, run), "both ways connect")
+        processes = envoy_of(mesh)
+        with stopped(processes):
+            frozen.touch()
+            await eventually(lambda: exists(told, run), "both ways have ended", seconds=60)
+            (agent,) = mesh.supervisor.agents.values()
+            os.killpg(agent.pid, signal.SIGKILL)
+        assert await run.process.wait() == 0, "\n".join([*run.errors, *run.output])
+        await run.ended()
+    (ends,) = map(json.loads, run.output)
+    assert {way: end for way, (end, _) in ends.items()} == {"blocking": "ENETUNREACH", "not blocking": "ENETUNREACH"}
+    assert all(seconds < MOST_SECONDS + 10 for _, seconds in ends.values()), ends
+    assert [line for line in run.errors if "inventory:80 (" in line and "can't be connected to: " in line], run.errors
+
+
 async def exists(path, run):
     assert run.process.returncode is None, run.errors
     return path.exists()
@@ -144,7 +167,8 @@ def stopped(processes):
         yield
     finally:
         for process in processes:
-            process.resume()
+            with contextlib.suppress(psutil.NoSuchProcess):  # killed meanwhile
+                process.resume()
 
 
 async def test_killed_hairpin_leaves_no_program_hanging(mesh, tmp_path):
