@@ -10,7 +10,7 @@ PURE := tests/unit tests/protocol tests/contract
 .PHONY: help setup demo test test-fast test-laptop test-istio laptop-build mesh-build mesh-up check format chaos chaos-istio bench bench-istio lock schema manifests clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(READY) ## the virtual environment, from the hashed lock
 
