@@ -23,7 +23,7 @@ import psutil
 
 from hairpin.errors import HairpinError
 from local_proxy import guard
-from local_proxy.descriptors import inherited_descriptors
+from local_proxy.descriptors import gives_listeners, inherited_descriptors
 from local_proxy.insistence import Insistence
 from local_proxy.signals import SIGNALLED, Signals, in_foreground
 
@@ -145,6 +145,11 @@ async def start_natively(
     program: str, command: Sequence[str], environ: Mapping[str, str]
 ) -> asyncio.subprocess.Process:
     """A process that is ours and nothing else."""
+    if gives_listeners(environ):  # the command is told its own process ID, so it has to be there before
+        from local_proxy.intercept.launch import waiting  # noqa: PLC0415 - seldom
+
+        async with waiting() as process:
+            return await process.execute(program, command, environ)
     return await asyncio.create_subprocess_exec(
         command[0], *command[1:], executable=program, env=dict(environ), pass_fds=inherited_descriptors()
     )

@@ -1,16 +1,18 @@
-"""Which descriptors were meant for the command (a log's pipe, a job server), and how many we may have."""
+"""Which descriptors were meant for the command (a log's pipe, a job server, systemd's listeners), and how many we may have."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 _STANDARD = 2
 _MOST = 1 << 16
 """Descriptors; more would be for connections that one laptop does not have."""
 _FOLDERS = ("/proc/self/fd", "/dev/fd")
+_LISTEN_PID = "LISTEN_PID"
+_LISTEN_PID_OBJECT = "LISTEN_PIDFDID"
 
 
 def inherited_descriptors() -> tuple[int, ...]:
@@ -41,6 +43,24 @@ def more_descriptors() -> Iterator[None]:
     finally:
         if raised:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def gives_listeners(environ: Mapping[str, str]) -> bool:
+    """Whether systemd, or who acts like it, gave us listeners: sd_listen_fds(3) then finds our process ID in a variable."""
+    return environ.get(_LISTEN_PID) == str(os.getpid())
+
+
+def listeners_passed_on(environ: Mapping[str, str], pid: int) -> dict[str, str]:
+    """Our environment as it has to be for the command: listeners that were given to us are for it.
+
+    Args:
+        environ: with our process ID, if we were given any; another's is left as it is.
+        pid: the command's.
+    """
+    if not gives_listeners(environ):
+        return dict(environ)
+    # The process object's number (systemd 258) is ours, and may be missing.
+    return {name: value for name, value in environ.items() if name != _LISTEN_PID_OBJECT} | {_LISTEN_PID: str(pid)}
 
 
 def _is_inheritable(number: int) -> bool:

@@ -115,8 +115,9 @@ class PortWatcher:
     def _scan(self, listening: list[ListeningSocket]) -> Sighting:
         candidates = self._tree_listeners(listening)
         if self._port is not None:
-            moved = sorted((one for one in candidates if one.believed == self._port), key=_rank)
-            named = moved[0] if moved else self._named_listener(self._port, listening)
+            # The command's own by whatever way, also what it was given and listened before it was there.
+            own = [one for one in candidates if one.known == self._port]
+            named = min(own, key=_own_rank) if own else self._named_listener(self._port, listening)
             others = [candidate for candidate in candidates if candidate.known != self._port]
         else:
             named = choose(candidates, self._current, self._preferred)
@@ -221,6 +222,10 @@ def _rank(listener: Listener) -> tuple[int, int]:
     # Of one port on several addresses: IPv4 before IPv6, and any loopback before an address of the network.
     hosts = ("127.0.0.1", "0.0.0.0", "::1", "::")  # noqa: S104 - compared with, not bound
     return (hosts.index(listener.bound) if listener.bound in hosts else len(hosts), listener.inode)
+
+
+def _own_rank(listener: Listener) -> tuple[bool, int, int]:
+    return (not listener.believed, *_rank(listener))
 
 
 def _name(process: psutil.Process) -> str:

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from local_proxy.descriptors import inherited_descriptors
+from local_proxy.descriptors import inherited_descriptors, listeners_passed_on
 from local_proxy.intercept import launcher
 from local_proxy.intercept.filter import ALWAYS, ARCHITECTURES, Architecture, Call, filter_program, places
 from local_proxy.intercept.kernel import Listener, Threads, read_memory
@@ -78,7 +78,8 @@ class Waiting:
         Raises:
             OSError: the program can't be executed; the process has ended.
         """
-        environment = {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}
+        own = listeners_passed_on(environ, self._process.pid)
+        environment = {os.fsencode(name): os.fsencode(value) for name, value in own.items()}
         frame = ("execute", os.fsencode(program), [os.fsencode(word) for word in command], environment)
         self._told = True
         await _send(self._channel, frame)

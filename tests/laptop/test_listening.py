@@ -255,6 +255,33 @@ async def test_fork_after_listen_and_descriptors_that_are_passed(envoy, taken):
     )
 
 
+async def test_a_listener_that_is_passed_to_another_process_of_the_command_is_there_what_it_was(envoy, taken):
+    """SCM_RIGHTS, as prefork servers and hot restarts have it; whoever made it has ended."""
+    lines = await python(
+        envoy,
+        taken,
+        """
+        heir, giver = socket.socketpair()
+        if not os.fork():
+            made = server()
+            socket.send_fds(giver, [b"."], [made.fileno()])
+            os._exit(0)
+        _, (descriptor,), _, _ = socket.recv_fds(heir, 1, 1)
+        os.wait()
+        given = socket.socket(fileno=descriptor)
+        assert given.getsockname() == ("127.0.0.1", port) != ("127.0.0.1", real(given))
+        with socket.create_connection(("127.0.0.1", port), 5) as caller:
+            accepted, peer = given.accept()
+            assert (accepted.getsockname(), peer) == (("127.0.0.1", port), caller.getsockname())
+        assert fails(server) == "EADDRINUSE", "it is the command's as long as it lives"
+        there = real(given)
+        given.close()
+        assert real(server()) == there
+        """,
+    )
+    assert len(lines) == 1
+
+
 async def test_a_listen_that_fails_too_late_to_move_is_told(envoy):
     """Both have bound the port with SO_REUSEADDR; the stranger begins to listen first."""
     with socket.socket() as stranger:

@@ -13,6 +13,7 @@ import pytest
 from tests.laptop import builds
 from tests.support.builds import MissingError
 from tests.support.mesh import echo_mesh, eventually, running_mesh
+from tests.unit.local_proxy.processes import free_port
 
 pytestmark = [pytest.mark.envoy, pytest.mark.skipif(sys.platform != "linux", reason="only Linux has seccomp")]
 
@@ -46,6 +47,18 @@ CLUSTER = (
 )
 
 
+# What systemd.socket(5) does: a listener on descriptor 3, meant for the process that this one becomes.
+GIVE = """
+import os, socket, sys
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+if listener.fileno() != 3:
+    os.dup2(listener.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
 @pytest.fixture(scope="module")
 def servers():
     try:
@@ -67,12 +80,15 @@ def taken():
         yield stranger.getsockname()[1]
 
 
+def environment(servers):
+    return {"PYTHONPATH": os.pathsep.join([str(servers / "site-packages"), str(Path.cwd())])}
+
+
 @contextlib.asynccontextmanager
 async def running(mesh, servers, port, *command):
     """A session whose command takes the requests."""
     arguments = ["run", "--env", "alice", "--target", "checkout:http", "--intercept", "on", "--port", str(port)]
-    environment = {"PYTHONPATH": os.pathsep.join([str(servers / "site-packages"), str(Path.cwd())])}
-    async with mesh.hairpin("alice", *arguments, "--", *command, environment=environment) as run:
+    async with mesh.hairpin("alice", *arguments, "--", *command, environment=environment(servers)) as run:
         await run.said(f"listens on {port}, which is taken here: moved to 127")
         await run.said(rf"moved from {port}\) takes the requests")
         yield run
@@ -107,6 +123,21 @@ async def test_gunicorns_workers(mesh, servers, taken, tmp_path, share):
     async with running(mesh, servers, taken, *command, "--chdir", str(tmp_path), "service:app") as run:
         await of_both_workers(mesh, taken)
     assert not [line for line in run.errors if "in use" in line]
+
+
+@pytest.mark.parametrize(("intercept", "named"), [("on", True), ("off", False)])
+async def test_a_listener_that_systemd_gave_takes_the_requests(mesh, servers, tmp_path, intercept, named):
+    """It listened before the command was there; gunicorn takes it by the process ID that it finds in LISTEN_PID."""
+    (tmp_path / "service.py").write_text(WSGI.replace("VERSION", "first"))
+    port = free_port()
+    chosen = ("--port", str(port)) if named else ()
+    arguments = ("run", "--env", "alice", "--target", "checkout:http", "--intercept", intercept, *chosen)
+    command = (sys.executable, "-m", "gunicorn", "--chdir", str(tmp_path), "service:app")
+    give = (sys.executable, "-c", GIVE, str(port))
+    async with mesh.hairpin("alice", *arguments, "--", *command, environment=environment(servers), wrapper=give) as run:
+        await run.said(f"at 127.0.0.1:{port} takes the requests$")
+        await answers(mesh, "first", port)
+    assert "moved" not in "\n".join(run.errors)
 
 
 async def test_uvicorn_reloads(mesh, servers, taken, tmp_path):

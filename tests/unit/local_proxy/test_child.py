@@ -9,8 +9,9 @@ import time
 import pytest
 
 from local_proxy.child import CommandNotExecutableError, CommandNotFoundError, find_command, run_child
+from local_proxy.descriptors import listeners_passed_on
 from local_proxy.signals import Signals
-from tests.unit.local_proxy.processes import alive, eventually
+from tests.unit.local_proxy.processes import alive, eventually, free_port
 
 SHELL = ["/bin/sh", "-c"]
 
@@ -314,3 +315,33 @@ async def test_descriptors_that_were_inherited_are_the_commands():
     with os.fdopen(read) as log:
         assert log.read() == "log\n"
     assert process.wait(20) == 0
+
+
+GIVE = """
+import os, socket, sys
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+if listener.fileno() != 3:
+    os.dup2(listener.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_PIDFDID="1")
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+"""What systemd.socket(5) does: a listener on descriptor 3, meant for the process that this one becomes."""
+TAKE = """
+import os, socket
+assert "LISTEN_PIDFDID" not in os.environ
+print(os.environ["LISTEN_PID"] == str(os.getpid()), socket.socket(fileno=3).getsockname()[1])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has systemd")
+def test_listeners_that_systemd_gives_are_the_commands():
+    port = free_port()
+    given = [sys.executable, "-c", GIVE, str(port), "-c", RUN, sys.executable, "-c", TAKE]
+    done = subprocess.run(given, capture_output=True, text=True, timeout=20, check=False)
+    assert (done.stdout, done.returncode) == (f"True {port}\n", 0), done.stderr
+
+
+def test_listeners_of_another_process_stay_its_own():
+    environ = {"LISTEN_PID": "1", "LISTEN_PIDFDID": "2"}
+    assert listeners_passed_on(environ, 3) == environ

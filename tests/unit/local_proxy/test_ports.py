@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from local_proxy import sockets
-from local_proxy.ports import Listener, PortWatcher, choose
+from local_proxy.ports import Listener, PortWatcher, Sighting, choose
 from local_proxy.process_tree import ProcessTree
 from local_proxy.sockets import listening_sockets
 from tests.unit.local_proxy.processes import LISTEN, end, free_port, listen, python
@@ -135,6 +135,19 @@ def test_the_named_port_is_watched_whoever_has_it(start):
     assert watching.look().listener is None
     start(f"0.0.0.0,{port}")
     assert watching.look().listener.host == "127.0.0.1"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells sockets apart")
+def test_a_named_port_is_the_commands_if_it_was_given_the_listener_that_was_there_before(start):
+    with socket.create_server(("127.0.0.1", 0)) as given:
+        port = given.getsockname()[1]
+        strangers = frozenset(found.inode for found in listening_sockets())
+        ours = start("import time; time.sleep(60)", function=python, pass_fds=(given.fileno(),))
+        found = watcher(ours, port=port, strangers=strangers).look().listener
+        assert (found.port, found.pid) == (port, ours.pid)
+        assert watcher(
+            start("import time; time.sleep(60)", function=python), port=port, strangers=strangers
+        ).look() == (Sighting(None))
 
 
 def test_with_a_named_port_the_others_are_told_while_nothing_listens_there(start):
