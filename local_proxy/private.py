@@ -47,9 +47,12 @@ def private_folder(environ: Mapping[str, str] | None = None) -> Iterator[Path]:
     folder = (
         Path(tempfile.mkdtemp(prefix=PREFIX, dir=found[0])) if found else temporary_directory(PREFIX, _ROOM, environ)
     )
-    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    # Locked before it has its name: whoever sweeps meanwhile would find it free.
+    unnamed = folder / f"{LOCK}.new"
+    lock = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unnamed.rename(folder / LOCK)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

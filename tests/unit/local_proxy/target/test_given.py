@@ -11,6 +11,7 @@ import pytest
 
 from hairpin.errors import HairpinError, InvalidFieldError
 from hairpin.kubernetes.errors import ApiForbiddenError
+from local_proxy import private
 from local_proxy.mounts.plan import Plan
 from local_proxy.mounts.reasons import CannotMountError
 from local_proxy.private import LOCK, PREFIX, UNLOCKED_SECONDS, private_folder, sweep
@@ -268,8 +269,27 @@ def test_a_private_folder_is_its_owners_and_gone_at_the_end(tmp_path):
     with private_folder({"XDG_RUNTIME_DIR": str(tmp_path)}) as folder:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert folder not in sweep([folder.parent])  # it is in use
+        assert [entry.name for entry in folder.iterdir()] == [LOCK]
         (folder / "secret").write_text("x")
     assert not folder.exists()
+
+
+def test_a_private_folder_is_not_swept_while_it_is_being_made(tmp_path, monkeypatch):
+    """Several commands start at once, from an IDE: one sweeps just before another has locked its folder."""
+    monkeypatch.setattr(private, "places", lambda _: [tmp_path])
+    lock = fcntl.flock
+
+    def sweeping(descriptor, operation):
+        monkeypatch.setattr(fcntl, "flock", lock)
+        assert sweep([tmp_path]) == []
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", sweeping)
+    with private_folder() as folder:
+        assert folder.parent == tmp_path
+        assert fcntl.flock is lock
+        assert folder.is_dir()
+        assert sweep([folder.parent]) == []
 
 
 def test_what_dead_processes_left_is_swept_and_nothing_else(tmp_path):
