@@ -67,10 +67,16 @@ ALWAYS = frozenset(Call) - LISTENING - EXACT
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """Another architecture whose programs the same kernel runs. Its calls into the network are refused."""
+    """Another architecture whose programs the same kernel runs. Its calls that lead out are refused; it may serve."""
 
     audit: int
     refused: tuple[int, ...]
+    """Whatever their arguments."""
+    socket: int
+    """Refused of UDP: its sendmsg could not be told from a stream's."""
+    sendmsg: int
+    sendmmsg: int
+    """Refused with MSG_FASTOPEN, as here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +118,7 @@ ARCHITECTURES = {
         seccomp=317,
         x32=True,
         # i386: socketcall, connect, sendto, io_uring_setup.
-        foreign=(Foreign(0x40000003, (102, 362, 369, 425)),),
+        foreign=(Foreign(0x40000003, (102, 362, 369, 425), socket=359, sendmsg=370, sendmmsg=345),),
     ),
     "aarch64": Architecture(
         0xC00000B7,
@@ -133,7 +139,7 @@ ARCHITECTURES = {
         },
         seccomp=277,
         # 32-bit arm: connect, sendto, io_uring_setup.
-        foreign=(Foreign(0x40000028, (283, 290, 425)),),
+        foreign=(Foreign(0x40000028, (283, 290, 425), socket=281, sendmsg=296, sendmmsg=374),),
     ),
 }
 """By `os.uname().machine`."""
@@ -171,7 +177,7 @@ def filter_program(architecture: Architecture, reported: Iterable[Call] = ALWAYS
 def _body(call: Call, placed: range) -> list[bytes]:
     match call:
         case Call.SOCKET:
-            return _if_udp()
+            return _if_udp(_return(_NOTIFY))
         case Call.SENDTO:
             return [*_if_fast_open(3), *_if_pointer(4)]
         case Call.SENDMSG:
@@ -196,6 +202,9 @@ def _foreign(architecture: Architecture) -> list[bytes]:
         chain = [_instruction(_LOAD, _NUMBER)]
         for number in foreign.refused:
             chain += _when(number, [refuse])
+        chain += _when(foreign.socket, _if_udp(refuse))
+        chain += _when(foreign.sendmsg, [*_if_fast_open(2), allow])
+        chain += _when(foreign.sendmmsg, [*_if_fast_open(3), allow])
         chain.append(allow)
         others += _when(foreign.audit, chain)
     others.append(refuse)
@@ -242,8 +251,8 @@ def _if_placed(placed: range) -> list[bytes]:
     ]
 
 
-def _if_udp() -> list[bytes]:
-    """Notify if socket(2) is asked for UDP, of IPv4 or IPv6: not for ICMP's datagrams, say."""
+def _if_udp(result: bytes) -> list[bytes]:
+    """Return this if socket(2) is asked for UDP, of IPv4 or IPv6: not for ICMP's datagrams, say. Else allow."""
     return [
         _instruction(_LOAD, _argument(0)),
         _instruction(_EQUAL, _AF_INET, yes=1),
@@ -255,7 +264,7 @@ def _if_udp() -> list[bytes]:
         _instruction(_EQUAL, 0, yes=2),
         _instruction(_EQUAL, _UDP, yes=1),
         _return(_ALLOW),
-        _return(_NOTIFY),
+        result,
     ]
 
 

@@ -156,6 +156,24 @@ def test_a_32_bit_program_runs_but_has_no_network():
     assert verdict(filter_program(ARM), arm, 203) == ALLOW
 
 
+@pytest.mark.parametrize(
+    ("architecture", "audit", "socket", "sendmsg", "sendmmsg"),
+    [(X86, 0x40000003, 359, 370, 345), (ARM, 0x40000028, 281, 296, 374)],
+    ids=["i386", "arm"],
+)
+def test_nothing_of_a_32_bit_program_leads_out_and_it_may_serve(architecture, audit, socket, sendmsg, sendmmsg):
+    program = filter_program(architecture)
+    for domain in (INET, INET6):
+        for protocol in (0, 17):
+            assert verdict(program, audit, socket, (domain, DATAGRAM | CLOSE_ON_EXEC, protocol)) == "ENOSYS"
+        assert verdict(program, audit, socket, (domain, STREAM, 0)) == ALLOW
+    assert verdict(program, audit, socket, (UNIX, DATAGRAM, 0)) == ALLOW
+    assert verdict(program, audit, sendmsg, (3, 1, FASTOPEN)) == "ENOTSUP"
+    assert verdict(program, audit, sendmsg, (3, 1, 0)) == ALLOW
+    assert verdict(program, audit, sendmmsg, (3, 1, 1, FASTOPEN)) == "ENOTSUP"
+    assert verdict(program, audit, sendmmsg, (3, 1, 1, 0)) == ALLOW
+
+
 @both
 def test_an_unknown_architecture_is_refused(architecture):
     assert verdict(filter_program(architecture), 0x80000016, architecture.calls[Call.CONNECT]) == "ENOSYS"
