@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from local_proxy.intercept.kernel import Notification, read_memory, write_memory
 from local_proxy.intercept.messages import LONGEST_DATAGRAM, Message
-from local_proxy.intercept.sockets import LOOPBACK, connect_here
+from local_proxy.intercept.sockets import LOOPBACK, connect_here, timeout
 from local_proxy.intercept.tools import Tools
 
 _LOW = 0xFFFFFFFF
@@ -124,7 +124,9 @@ class Datagrams:
         waits = os.get_blocking(handle.fileno()) and not flags & socket.MSG_DONTWAIT
 
         def attempt() -> bool:
-            """Whether the call is answered."""
+            """Whether the call is answered, or nobody waits for it: its thread's ID may be another program's by now."""
+            if not self._tools.listener.valid(notification.id):
+                return True
             buffer = bytearray(size)
             try:
                 length, source = handle.recvfrom_into(buffer, size, flags | socket.MSG_DONTWAIT)
@@ -143,8 +145,9 @@ class Datagrams:
         self._hold(notification.id, handle, attempt)
 
     def _hold(self, identity: int, handle: socket.socket, attempt: Callable[[], bool]) -> None:
-        """Try until it is answered, or the time is over."""
+        """Try until it is answered, or the time is over: the program's, or ours, after which the kernel goes on."""
         with_handle = handle.fileno()
+        patience = timeout(handle, socket.SO_RCVTIMEO)
 
         def over() -> None:
             self._tools.reactor.forget(with_handle)
@@ -153,7 +156,10 @@ class Datagrams:
 
         def late() -> None:
             over()
-            self._tools.listener.resume(identity)
+            if 0 < patience <= _RECEIVE_SECONDS:
+                self._tools.listener.answer(identity, error=errno.EAGAIN)
+            else:
+                self._tools.listener.resume(identity)
 
         def ready(_: int) -> None:
             try:
@@ -174,7 +180,7 @@ class Datagrams:
             return
         self._held[with_handle] = (identity, handle)
         self._tools.reactor.watch(with_handle, select.EPOLLIN, ready)
-        self._tools.reactor.until(with_handle, _RECEIVE_SECONDS, late)
+        self._tools.reactor.until(with_handle, min(patience or _RECEIVE_SECONDS, _RECEIVE_SECONDS), late)
 
     def close(self) -> None:
         """Answer what waits."""

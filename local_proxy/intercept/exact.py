@@ -28,7 +28,7 @@ from local_proxy.intercept.kernel import Notification, cookie, read_memory, writ
 from local_proxy.intercept.limbo import Limbo, disconnect
 from local_proxy.intercept.machine import Fail, ToGateway
 from local_proxy.intercept.relay import Relay
-from local_proxy.intercept.sockets import SYN_SENT, connect_here, endpoint, tcp_state, without_fast_open
+from local_proxy.intercept.sockets import SYN_SENT, connect_here, endpoint, tcp_state, timeout, without_fast_open
 from local_proxy.intercept.tools import Caller, Tools
 
 MOST_SECONDS = 30.0
@@ -328,6 +328,4 @@ def _still(handle: socket.socket, here: Endpoint) -> bool:
 
 def _patience(handle: socket.socket) -> float:
     """How long a blocking connect may take: SO_SNDTIMEO shortens it (socket(7))."""
-    seconds, microseconds = struct.unpack("@ll", handle.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, 16))
-    wanted = seconds + microseconds / 1e6
-    return min(wanted, MOST_SECONDS) if wanted else MOST_SECONDS
+    return min(timeout(handle, socket.SO_SNDTIMEO) or MOST_SECONDS, MOST_SECONDS)

@@ -20,6 +20,7 @@ _IPPROTO_MPTCP = 262
 _TCP_FASTOPEN_CONNECT = 30
 _SO_NETNS_COOKIE = 71
 _COOKIE = struct.Struct("=Q")
+_TIME = struct.Struct("@ll")  # struct timeval
 _MOST_PEERS = 16384
 _INET_SIZE, _INET6_SIZE = 16, 28
 # A socket that is bound to an IPv6 address, or speaks nothing else, can't reach an IPv4 address.
@@ -57,6 +58,12 @@ def tcp_state(handle: socket.socket) -> int | None:
         return handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
     except OSError:
         return None
+
+
+def timeout(handle: socket.socket, which: int) -> float:
+    """Seconds of SO_RCVTIMEO or SO_SNDTIMEO; 0: none."""
+    seconds, microseconds = _TIME.unpack(handle.getsockopt(socket.SOL_SOCKET, which, _TIME.size))
+    return float(seconds + microseconds / 1e6)
 
 
 def asked(handle: socket.socket) -> socket.socket:

@@ -125,3 +125,53 @@ async def test_another_network_namespace_has_its_own_errors(envoy):
         """,
     )
     assert not envoy.headers
+
+
+UNANSWERED = """
+import ctypes
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.sendto(b"x", ("10.0.0.1", 53))  # no question, and so it has no answer
+room, size = ctypes.create_string_buffer(16), ctypes.c_int(16)
+libc, buffer = ctypes.CDLL(None, use_errno=True), ctypes.create_string_buffer(100)
+def receive():
+    begin = time.monotonic()
+    got = libc.recvfrom(s.fileno(), buffer, 100, 0, room, ctypes.byref(size))
+    return got, ctypes.get_errno() if got < 0 else 0, time.monotonic() - begin
+"""
+
+
+async def test_a_receive_that_is_held_heeds_its_timeout(envoy):
+    await python(
+        envoy,
+        UNANSWERED
+        + """
+s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", 0, 300_000))
+got, error, seconds = receive()
+assert (got, error) == (-1, errno.EAGAIN), (got, error)
+assert 0.3 <= seconds < 4, seconds
+""",
+    )
+
+
+async def test_a_receive_that_is_held_takes_nothing_once_another_program_is_in_its_place(envoy):
+    """Another thread executes a program: the thread that waits is gone, and its ID is the program's."""
+    ended = await python(
+        envoy,
+        UNANSWERED
+        + """
+port = s.getsockname()[1]
+again = '''
+import socket, sys, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.connect(("127.0.0.1", int(sys.argv[1])))
+s.send(b"y")
+time.sleep(0.5)
+'''
+def execute():
+    time.sleep(0.3)
+    os.execv(sys.executable, [sys.executable, "-c", again, str(port)])
+threading.Thread(target=execute).start()
+receive()
+""",
+    )
+    assert ended.lines == [], "something was written to the program's memory"
