@@ -165,6 +165,8 @@ class Threads:
         self._number = architecture.pidfd_getfd
         self._pidfds: OrderedDict[int, int] = OrderedDict()
         self._processes: dict[int, int] = {}
+        self._groups: dict[int, int] = {}
+        """Processes of the threads whose pidfd is their process's, before Linux 6.9: it outlives the thread."""
 
     def descriptor(self, tid: int, descriptor: int) -> int:
         """A duplicate of a thread's descriptor.
@@ -174,6 +176,9 @@ class Threads:
         """
         for _ in range(2):
             pidfd = self._pidfds.get(tid)
+            if pidfd is not None and self._left(tid):
+                self._forget(tid)
+                pidfd = None
             if pidfd is None:
                 pidfd = self._open(tid)
             found = _libc.syscall(self._number, pidfd, descriptor, 0)
@@ -182,8 +187,7 @@ class Threads:
             if (error := ctypes.get_errno()) != errno.ESRCH:
                 break
             # Of a thread that is gone; its ID may be another's now.
-            os.close(self._pidfds.pop(tid))
-            self._processes.pop(tid, None)
+            self._forget(tid)
         raise OSError(error, os.strerror(error))
 
     def process(self, tid: int) -> int:
@@ -248,18 +252,27 @@ class Threads:
 
     def _open(self, tid: int) -> int:
         while len(self._pidfds) >= _MOST_THREADS:
-            os.close(self._pidfds.popitem(last=False)[1])
-        self._pidfds[tid] = pidfd = _open_pidfd(tid)
+            self._forget(next(iter(self._pidfds)))
+        try:
+            pidfd = os.pidfd_open(tid, _PIDFD_THREAD)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            process = _process(tid)
+            pidfd = os.pidfd_open(process)
+            self._groups[tid] = process
+        self._pidfds[tid] = pidfd
         return pidfd
 
+    def _left(self, tid: int) -> bool:
+        """Whether what we have is of a process that has no such thread any more: its ID may be another's."""
+        process = self._groups.get(tid)
+        return process is not None and not os.path.exists(f"/proc/{process}/task/{tid}")  # noqa: PTH110 - at every call
 
-def _open_pidfd(tid: int) -> int:
-    try:
-        return os.pidfd_open(tid, _PIDFD_THREAD)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-    return os.pidfd_open(_process(tid))
+    def _forget(self, tid: int) -> None:
+        os.close(self._pidfds.pop(tid))
+        self._processes.pop(tid, None)
+        self._groups.pop(tid, None)
 
 
 def _process(tid: int) -> int:
