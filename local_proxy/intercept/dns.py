@@ -95,18 +95,18 @@ class Forwarder:
     """Asks this machine's own name servers.
 
     Args:
-        servers: their addresses, in the order in which they are asked.
+        servers: tells their addresses, in the order in which they are asked.
         port: theirs.
     """
 
-    def __init__(self, servers: Sequence[str], port: int = _PORT) -> None:
+    def __init__(self, servers: Callable[[], Sequence[str]], port: int = _PORT) -> None:
         self._servers = servers
         self._port = port
 
     async def __call__(self, message: bytes, stream: bool) -> bytes | None:
         """The first answer; None if none of them gives one."""
         ask = self._by_stream if stream else self._by_datagram
-        for server in self._servers:
+        for server in self._servers():
             with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
                 async with asyncio.timeout(_SERVER_SECONDS):
                     return await ask(message, server)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import functools
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -104,7 +104,7 @@ class Machine:
 
     rules: Judge
     names: Names
-    name_servers: frozenset[IPAddress] = frozenset()
+    name_servers: Container[IPAddress] = frozenset()
     udp: UdpPolicy = UdpPolicy.REFUSE
     way: Connect = Connect.AT_ONCE
     _verdicts: OrderedDict[tuple[str, str], tuple[float, str]] = field(default_factory=OrderedDict)

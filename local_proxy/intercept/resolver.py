@@ -83,7 +83,7 @@ class Resolver:
         names: told what was given out.
         ask: what a name means in the mesh; CANNOT_SAY if the agent can't be asked.
         forward: sends a question to this machine's name servers: their answer, or None. The flag says by TCP.
-        search: this machine's search list.
+        search: tells this machine's search list.
         tasks: owns the questions: who asked first may give up before others who wait for the same answer.
     """
 
@@ -95,14 +95,14 @@ class Resolver:
         *,
         ask: Callable[[str], Awaitable[Meaning]],
         forward: Callable[[bytes, bool], Awaitable[bytes | None]],
-        search: Sequence[str] = (),
+        search: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._tasks = tasks
         self._rules = rules
         self._names = names
         self._ask = ask
         self._forward = forward
-        self._search = sorted(search, key=len, reverse=True)
+        self._search = search
         self._meanings: OrderedDict[str, tuple[float, Meaning]] = OrderedDict()
         self._asking: dict[str, asyncio.Task[Meaning]] = {}
 
@@ -183,7 +183,7 @@ class Resolver:
 
     def _bare(self, name: str) -> str | None:
         """The name without a domain of the search list, if it has one and the rest is the mesh's to know."""
-        for domain in self._search:
+        for domain in sorted(self._search(), key=len, reverse=True):
             bare = name.removesuffix(f".{domain}")
             if bare not in (name, "") and self._rules.decide_name(bare).action is Action.MESH:
                 return bare

@@ -22,7 +22,7 @@ from local_proxy.intercept.heard import Heard
 from local_proxy.intercept.launch import CannotInterceptError, Launched, Waiting, launched, waiting
 from local_proxy.intercept.machine import Machine
 from local_proxy.intercept.names import Names
-from local_proxy.intercept.resolv_conf import PATH, ResolvConf, parse_resolv_conf
+from local_proxy.intercept.resolv_conf import Current
 from local_proxy.intercept.resolver import Meaning, Resolver
 from local_proxy.intercept.supervisor import Answered, Ports, Supervisor
 from local_proxy.mounts.plan import Mounter
@@ -179,14 +179,14 @@ async def _seccomp(mesh: Mesh, udp: UdpPolicy, tell: Callable[[str], None]) -> A
     if way is Connect.EXACT:
         reported |= EXACT
     async with launched(reported) as waiting, asyncio.TaskGroup() as tasks:
-        settings, names = _resolv_conf(), Names()
+        settings, names = Current(), Names()
         resolver = Resolver(
             tasks,
             mesh.rules,
             names,
             ask=mesh.meaning,
-            forward=Forwarder(settings.name_servers),
-            search=settings.search,
+            forward=Forwarder(lambda: settings.now().name_servers),
+            search=lambda: settings.now().search,
         )
         asking, heard = _Asking(tasks, mesh.refusal), Heard()
         async with name_server(resolver.answer) as dns:
@@ -194,7 +194,7 @@ async def _seccomp(mesh: Mesh, udp: UdpPolicy, tell: Callable[[str], None]) -> A
                 waiting.listener,
                 waiting.threads,
                 waiting.architecture,
-                Machine(mesh.rules, names, settings.addresses, udp, way),
+                Machine(mesh.rules, names, settings, udp, way),
                 Ports(mesh.gateway, dns.udp, dns.tcp),
                 ask=asking.ask,
                 tell=tell,
@@ -257,10 +257,3 @@ def _answers(path: Path) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def _resolv_conf() -> ResolvConf:
-    try:
-        return parse_resolv_conf(Path(PATH).read_text(errors="replace"))
-    except OSError:
-        return ResolvConf()

@@ -40,7 +40,9 @@ class World:
         self.asked = Counter()
         self.forwarded = []
         user = tuple(parse_rule(action, text) for action, text in rules)
-        self.resolver = Resolver(tasks, Rules(user), self.names, ask=self.ask, forward=self.forward, search=search)
+        self.resolver = Resolver(
+            tasks, Rules(user), self.names, ask=self.ask, forward=self.forward, search=lambda: search
+        )
         self.hold = asyncio.Event()
         self.hold.set()
 
