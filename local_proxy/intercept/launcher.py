@@ -44,6 +44,8 @@ def main() -> None:
     """Install the filter, and execute what hairpin says."""
     descriptor = int(sys.argv[1])
     os.set_inheritable(descriptor, False)
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:  # not where whoever started us ignores it
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # Ctrl-C while the command is waited for ends it without a word
     filter_number, instructions = _receive(descriptor)
     probe = ctypes.create_string_buffer(PROBE)
     if instructions:

@@ -1,10 +1,17 @@
 """Edges of interception under the real kernel: few descriptors, other namespaces, foreign system calls, sockets used anew."""
 
+import contextlib
+import os
+import signal
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
+from local_proxy.intercept.launch import waiting
+from local_proxy.mounts.plan import Plan
+from local_proxy.mounts.reasons import CannotMountError
 from tests.support import intercepted
 from tests.support.intercepted import Outcome, gateway
 
@@ -174,4 +181,13 @@ threading.Thread(target=execute).start()
 receive()
 """,
     )
-    assert ended.lines == [], "something was written to the program's memory"
+    assert ended.lines == [], "it was tried to write to the program's memory"
+
+
+async def test_ctrl_c_before_the_command_has_begun_leaves_no_word(capfd):
+    async with waiting() as process:
+        with contextlib.suppress(CannotMountError):
+            await process.mount(Path("/"), Plan())  # whatever it answers: it has begun to wait
+        os.kill(process._process.pid, signal.SIGINT)
+        assert await process._process.wait() == -signal.SIGINT
+    assert capfd.readouterr().err == ""
