@@ -1,7 +1,7 @@
 """What the laptop's Envoy says of each connection through its gateway, as soon as it knows, and what that means. Pure.
 
 Envoy's fluentd access log writes records one after the other, unbuffered, as MessagePack (msgpack.org's specification):
-`[tag, [[time, {...}]]]`. `local_proxy.gateway` says what is in a record.
+`[tag, [[time, {...}]]]`. `local_proxy.gateway` says what is in a record. Why no library reads it: decision 27.
 """
 
 from __future__ import annotations

@@ -147,10 +147,10 @@ class Machine:
             case _:
                 return self._mesh(address, names, now)
 
-    def send(self, address: Endpoint | UnixPath | None) -> Outcome:
-        """What becomes of a datagram with an address, sent by a socket that is not connected."""
+    def send(self, address: Endpoint | UnixPath | None) -> Outcome | None:
+        """What becomes of a datagram with an address; None if it stays on this machine, or is none of the Internet's."""
         if not isinstance(address, Endpoint) or self.local(address):
-            return PASS
+            return None
         if self._asks_name_server(address):
             return ToResolver()
         if decision := self._refused_here(address):

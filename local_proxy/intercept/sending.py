@@ -35,7 +35,8 @@ class Sender:
         """One datagram."""
         descriptor, pointer, size, flags, name, length = notification.arguments
         raw, address = read_address(notification.tid, name, length & _LOW)
-        if not self._concerns(address) or not self._tools.listener.valid(notification.id):
+        judged = self._tools.machine.send(address)
+        if judged is None or not self._tools.listener.valid(notification.id):
             self._tools.listener.resume(notification.id)
             return
 
@@ -43,7 +44,7 @@ class Sender:
             return read_memory(notification.tid, pointer, min(size, LONGEST_DATAGRAM)) if size else b""
 
         with self._tools.threads.socket(notification.tid, descriptor & _LOW) as handle:
-            outcome = self._outcome(handle, raw, address)
+            outcome = _outcome(handle, raw, judged)
             if outcome == PASS:
                 self._tools.listener.resume(notification.id)
             else:
@@ -72,13 +73,13 @@ class Sender:
             read_address(message.tid, message.name, message.room) if message.name else (b"", None)
             for message in messages
         ]
-        concerned = any(self._concerns(address) for _, address in addresses)
+        judged = [self._tools.machine.send(address) for _, address in addresses]
         sane = all(message.makes_sense for message in messages)
-        if not concerned or not sane or not self._tools.listener.valid(notification.id):
+        if not any(judged) or not sane or not self._tools.listener.valid(notification.id):
             self._tools.listener.resume(notification.id)
             return
         with self._tools.threads.socket(notification.tid, descriptor) as handle:
-            outcomes = [self._outcome(handle, raw, address) for raw, address in addresses]
+            outcomes = [_outcome(handle, raw, one) for (raw, _), one in zip(addresses, judged, strict=True)]
             if all(outcome == PASS for outcome in outcomes):
                 self._tools.listener.resume(notification.id)
                 return
@@ -94,19 +95,6 @@ class Sender:
                 return 1 if several else sent
 
             self._answer(notification, send)
-
-    def _concerns(self, address: Endpoint | UnixPath | None) -> bool:
-        return isinstance(address, Endpoint) and not self._tools.machine.local(address)
-
-    def _outcome(self, handle: socket.socket, raw: bytes, address: Endpoint | UnixPath | None) -> Outcome:
-        # An IPv6 socket takes an IPv4 address too.
-        fits = family(raw) in (handle.family, socket.AF_INET)
-        if transport(handle) is not Transport.UDP or not fits or not self._concerns(address):
-            return PASS
-        outcome = self._tools.machine.send(address)
-        if isinstance(outcome, Pass):
-            unfence(handle)
-        return outcome
 
     def _carry_out(
         self, handle: socket.socket, outcome: Outcome, raw: bytes, data: Callable[[], bytes], flags: int
@@ -127,6 +115,16 @@ class Sender:
             self._tools.listener.answer(notification.id, error=error.errno or 0)
         else:
             self._tools.listener.answer(notification.id, value=value)
+
+
+def _outcome(handle: socket.socket, raw: bytes, judged: Outcome | None) -> Outcome:
+    """What becomes of a datagram of this very socket, given what the machine says of its address."""
+    fits = family(raw) in (handle.family, socket.AF_INET)  # an IPv6 socket takes an IPv4 address too
+    if judged is None or transport(handle) is not Transport.UDP or not fits:
+        return PASS
+    if isinstance(judged, Pass):
+        unfence(handle)
+    return judged
 
 
 def read_address(tid: int, pointer: int, length: int) -> tuple[bytes, Endpoint | UnixPath | None]:

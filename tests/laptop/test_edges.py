@@ -43,7 +43,7 @@ CONNECTS = """
 import resource
 assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 128, "the command keeps its own limit"
 kept = []
-for _ in range(100):
+for _ in range(118):
     s = socket.socket()
     s.setblocking(False)
     kept.append((s, s.connect_ex(("10.1.2.3", 80))))
@@ -64,7 +64,7 @@ for s, code in kept:
         exact=True,
         descriptors=[128, 4096],
     )
-    assert len(envoy.headers) == 100
+    assert len(envoy.headers) == 118
 
 
 async def test_where_they_do_no_call_goes_past_the_mesh(envoy):
