@@ -1,4 +1,4 @@
-"""Keys, certificate requests and the small CAs that sign them.
+"""Keys, certificate requests and the small CAs that sign them. `hairpin.certificate_reading` says what is in them.
 
 A request (CSR) contributes its key and nothing else: the names in a certificate are arguments of `CertificateAuthority.sign`,
 decided by whoever checked the requester's identity. Every certificate serves both roles of TLS, since the two ends of a
@@ -7,7 +7,6 @@ tunnel are client of one handshake and server of another.
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import re
 from collections.abc import Iterable
@@ -16,12 +15,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from hairpin.certificate_reading import requested_key
 from hairpin.errors import HairpinError, InvalidFieldError, NotFoundError
 from hairpin.files import write_private
 
@@ -31,9 +30,6 @@ KEY_FILE = "tls.key"
 CERTIFICATE_FILE = "tls.crt"
 """As in a Kubernetes Secret of type kubernetes.io/tls, so that a mounted one can be loaded."""
 
-_MAX_REQUEST_LENGTH = 16 * 1024
-_CURVES = (ec.SECP256R1, ec.SECP384R1)
-_RSA_BITS = range(2048, 4096 + 1)
 _DNS_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 _URI = re.compile(r"[a-z][a-z0-9+.-]*://[\x21-\x7e]+")
 
@@ -46,15 +42,6 @@ class Certificate:
     """PEM, the leaf first; without the CA's own certificate, which the peer has."""
     not_before: datetime
     not_after: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Names:
-    """The subject alternative names of a certificate."""
-
-    dns: tuple[str, ...] = ()
-    uris: tuple[str, ...] = ()
-    ips: tuple[str, ...] = ()
 
 
 def new_key_and_request() -> tuple[str, str]:
@@ -174,7 +161,7 @@ class CertificateAuthority:
             InvalidFieldError: the request or one of the names can't be used.
             HairpinError: the CA has expired.
         """
-        key = _requested_key(request_pem, field)
+        key = requested_key(request_pem, field)
         # Certificates count whole seconds; cutting here makes what is returned what is signed.
         now = (now or datetime.now(UTC)).replace(microsecond=0)
         not_after = min(now + lifetime, self._certificate.not_valid_after_utc)
@@ -207,76 +194,6 @@ class CertificateAuthority:
         )
         chain = leaf.public_bytes(serialization.Encoding.PEM).decode()
         return Certificate(chain=chain, not_before=now - BACKDATED, not_after=not_after)
-
-
-def certificate_names(pem: str) -> Names:
-    """The names in the first certificate of a PEM text.
-
-    Raises:
-        InvalidFieldError: it isn't one.
-    """
-    try:
-        certificate = x509.load_pem_x509_certificate(pem.encode())
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return Names()
-    except ValueError as e:
-        raise InvalidFieldError("certificate", _shown(pem), f"is no certificate ({e})", "give one in PEM") from e
-    return Names(
-        dns=tuple(names.get_values_for_type(x509.DNSName)),
-        uris=tuple(names.get_values_for_type(x509.UniformResourceIdentifier)),
-        ips=tuple(str(ip) for ip in names.get_values_for_type(x509.IPAddress)),
-    )
-
-
-def request_key(request_pem: str, field: str = "certificateRequest") -> str:
-    """The digest of the key in a request that can be signed.
-
-    Raises:
-        InvalidFieldError: the request can't be used.
-    """
-    return _digest(_requested_key(request_pem, field))
-
-
-def certificate_key(pem: str) -> tuple[str, datetime]:
-    """The digest of the key in the first certificate of a PEM text, as `request_key` has it, and when the certificate ends.
-
-    Raises:
-        InvalidFieldError: it isn't one.
-    """
-    try:
-        certificate = x509.load_pem_x509_certificate(pem.encode())
-        return _digest(certificate.public_key()), certificate.not_valid_after_utc
-    except (ValueError, UnsupportedAlgorithm) as e:
-        raise InvalidFieldError("certificate", _shown(pem), f"is no certificate ({e})", "give one in PEM") from e
-
-
-def _requested_key(request_pem: str, field: str) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
-    remedy = "give a certificate request (CSR) in PEM, signed by its own EC P-256, P-384 or RSA (2048 to 4096) key"
-    if len(request_pem) > _MAX_REQUEST_LENGTH:
-        raise InvalidFieldError(field, _shown(request_pem), f"is longer than {_MAX_REQUEST_LENGTH} characters", remedy)
-    try:
-        request = x509.load_pem_x509_csr(request_pem.encode())
-        key = request.public_key()
-    except (ValueError, UnsupportedAlgorithm) as e:
-        raise InvalidFieldError(field, _shown(request_pem), "is no certificate request", remedy) from e
-    # The kind first: a huge RSA key would make the check of its signature expensive.
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        if not isinstance(key.curve, _CURVES):
-            raise InvalidFieldError(field, _shown(request_pem), f"has a key on curve {key.curve.name}", remedy)
-    elif not isinstance(key, rsa.RSAPublicKey):
-        # Ed25519 among them: like P-521, no peer can show it to Envoy, which does not offer to verify it.
-        kind = type(key).__name__.removesuffix("PublicKey").lstrip("_")
-        raise InvalidFieldError(field, _shown(request_pem), f"has a key of kind {kind}", remedy)
-    elif key.key_size not in _RSA_BITS:
-        raise InvalidFieldError(field, _shown(request_pem), f"has an RSA key of {key.key_size} bits", remedy)
-    try:
-        proven = request.is_signature_valid
-    except (ValueError, InvalidSignature, UnsupportedAlgorithm):
-        proven = False
-    if not proven:
-        raise InvalidFieldError(field, _shown(request_pem), "is not signed by the key it contains", remedy)
-    return key
 
 
 def _alternative_names(dns: Iterable[str], uris: Iterable[str], ips: Iterable[str]) -> x509.SubjectAlternativeName:
@@ -313,17 +230,7 @@ def _key_usage(*, signs_certificates: bool = False, rsa_key: bool = False) -> x5
     )
 
 
-def _digest(key: CertificatePublicKeyTypes) -> str:
-    info = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(info).hexdigest()
-
-
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-
-
-def _shown(pem: str) -> str:
-    """The beginning of it: an error must not repeat kilobytes."""
-    return pem if len(pem) <= 60 else pem[:57] + "..."  # noqa: PLR2004

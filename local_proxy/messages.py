@@ -6,7 +6,7 @@ import signal
 
 from hairpin.model.egress import Action, SessionRules
 from hairpin.model.environment import Environment
-from hairpin.model.match_text import format_match
+from hairpin.model.match_format import format_match
 from hairpin.model.session import Mode, Session
 from local_proxy.laptop import ConnectionSeen, EgressSeen
 from local_proxy.ports import Listener, Sighting

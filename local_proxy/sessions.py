@@ -14,7 +14,7 @@ import yaml
 from hairpin.errors import InvalidFieldError, NotFoundError
 from hairpin.model.environment import Environment, RoutingKey
 from hairpin.model.match import And, Match, Or
-from hairpin.model.match_text import format_match
+from hairpin.model.match_format import format_match
 from hairpin.model.session import Mode, Session
 from hairpin.model.session_json import session_to_json
 from local_proxy.control_planes import Connection, control_plane

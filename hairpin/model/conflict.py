@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from hairpin.errors import ConflictError
 from hairpin.model.match import Match
-from hairpin.model.match_text import format_match
+from hairpin.model.match_format import format_match
 from hairpin.model.overlap import Relation, relation
 from hairpin.model.session import Condition
 

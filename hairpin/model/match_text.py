@@ -6,6 +6,7 @@
 A condition is a word (`header`, `baggage`, `tracestate`, `query`, `path`, `method`), mostly a name, and an operator with a
 value: `=` exactly, `!=` not so, `^=` begins, `$=` ends, `*=` contains, `~` a regular expression of RE2. With a path the
 operators stand in front: `/exact`, `^/prefix`, `$suffix`, `*part`, `~regex`. `not` binds closer than `and`, `and` than `or`.
+`hairpin.model.match_format` writes it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import NoReturn
 
 from hairpin.errors import InvalidFieldError
 from hairpin.model.match import And, Match, Method, Not, Or, StringKind, StringPredicate
-from hairpin.model.match_rules import DEEPEST, METHOD, METHODS, SUBJECTS, Subject, check_bounds, subject_of
+from hairpin.model.match_rules import DEEPEST, METHOD, METHODS, SUBJECTS, Subject, check_bounds
 from hairpin.model.scanner import Scanner
 from hairpin.model.shape import UnfitError
 from hairpin.model.suggest import closest
@@ -40,12 +41,11 @@ SIGNS = {
 """The operators of a path."""
 CONNECTIVES = ("and", "or", "not")
 WORDS = (*SUBJECTS, "method")
+NAME = re.compile(r":?[A-Za-z0-9_.@/%+\[\]-]+")
+"""Names that need no quotes."""
 
 _OPERATOR = re.compile(r"!=|\^=|\$=|\*=|=|~")
 _SIGN = re.compile(r"!=|[\^$*]=?|~|=|")
-_NAME = re.compile(r":?[A-Za-z0-9_.@/%+\[\]-]+")
-_PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,;?&^$*|\[\]{}<>!#-][A-Za-z0-9_./:@%+,;?&^$*|\[\]{}<>!#=~-]*")
-"""Values that need no quotes."""
 _CHUNK = re.compile(r"[^\s()]+")
 _METHODS_OPERATOR = re.compile(r"!=|=|")
 
@@ -63,68 +63,6 @@ def parse_match(text: str, field: str = "--match") -> Match:
     if len(text) > LONGEST:
         raise InvalidFieldError(field, text[:80] + "…", f"is {len(text)} characters long", f"use {LONGEST} at most")
     return _Parser(text, field).parse()
-
-
-def format_match(match: Match) -> str:
-    """Write a match; `parse_match` reads it again, as long as each `and` and `or` joins two or more.
-
-    Raises:
-        ValueError: an `and` or `or` joins nothing, for which the language has no word.
-    """
-    match = _unwrapped(match)
-    match match:
-        case Or(parts) if _is_method_list(match):
-            return "method " + ",".join(part.name for part in parts if isinstance(part, Method))
-        case And(parts) | Or(parts):
-            return (" and " if isinstance(match, And) else " or ").join(_grouped(part, match) for part in parts)
-        case Not(part):
-            return f"not {_grouped(part, match)}"
-        case Method(name):
-            return f"method {name}"
-        case _:
-            return _format_condition(match)
-
-
-def _unwrapped(match: Match) -> Match:
-    """The match without an `and` or `or` that joins but one."""
-    while isinstance(match, And | Or) and len(match.parts) < 2:  # noqa: PLR2004 - nothing to join
-        [match] = match.parts
-    return match
-
-
-def _is_method_list(match: Match) -> bool:
-    return isinstance(match, Or) and all(isinstance(part, Method) for part in match.parts)
-
-
-def _grouped(part: Match, around: Match) -> str:
-    """A part, in parentheses unless it binds closer than what is around it."""
-    part = _unwrapped(part)
-    loose = isinstance(part, And | Or) and not _is_method_list(part)
-    closer = isinstance(part, And) and isinstance(around, Or)
-    return f"({format_match(part)})" if loose and not closer else format_match(part)
-
-
-def _format_condition(match: Match) -> str:
-    found = subject_of(match)
-    assert found is not None  # noqa: S101 - the other kinds are written above
-    subject, name, value = found
-    if not subject.name_field:
-        sign = next(sign for sign, kind in SIGNS.items() if value is not None and kind is value.kind)
-        return f"{subject.word} {sign}{_quoted_if_needed(value.value if value else '')}"
-    name = name if _NAME.fullmatch(name) and name not in CONNECTIVES else _quoted(name)
-    if value is None:
-        return f"{subject.word} {name}"
-    operator = next(operator for operator, kind in OPERATORS.items() if kind is value.kind)
-    return f"{subject.word} {name}{operator}{_quoted_if_needed(value.value)}"
-
-
-def _quoted_if_needed(text: str) -> str:
-    plain = _PLAIN.fullmatch(text) and text not in CONNECTIVES and not text.endswith("/*")
-    return text if plain else _quoted(text)
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"'
 
 
 class _Parser(Scanner):
@@ -181,7 +119,7 @@ class _Parser(Scanner):
 
     def named(self, subject: Subject) -> Match:
         start = self.at
-        name = self.quoted() if self.peek() in ('"', "'") else self.matched(_NAME)
+        name = self.quoted() if self.peek() in ('"', "'") else self.matched(NAME)
         if not name or (name in CONNECTIVES and self.text[start] not in "\"'"):
             example = (
                 f"{subject.word} x-user=42"

@@ -14,7 +14,8 @@ import socket
 import struct
 from collections.abc import Callable
 
-from local_proxy.intercept.kernel import Notification, read_memory, write_memory
+from local_proxy.intercept.kernel import Notification
+from local_proxy.intercept.memory import read_memory, write_memory
 from local_proxy.intercept.messages import LONGEST_DATAGRAM, Message
 from local_proxy.intercept.sockets import LOOPBACK, connect_here, timeout
 from local_proxy.intercept.tools import Tools

@@ -24,9 +24,10 @@ from dataclasses import dataclass
 
 from local_proxy.intercept.addresses import Endpoint, proxy_header
 from local_proxy.intercept.answers import Answer, AnswerReader
-from local_proxy.intercept.kernel import Notification, cookie, read_memory, write_memory
+from local_proxy.intercept.kernel import Notification, cookie
 from local_proxy.intercept.limbo import Limbo, disconnect
 from local_proxy.intercept.machine import Fail, ToGateway
+from local_proxy.intercept.memory import read_memory, write_memory
 from local_proxy.intercept.relay import Relay
 from local_proxy.intercept.sockets import SYN_SENT, connect_here, endpoint, tcp_state, timeout, without_fast_open
 from local_proxy.intercept.tools import Caller, Tools

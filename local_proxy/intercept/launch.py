@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from local_proxy.descriptors import inherited_descriptors, listeners_passed_on
 from local_proxy.intercept import launcher
 from local_proxy.intercept.filter import ALWAYS, ARCHITECTURES, Architecture, Call, filter_program, places
-from local_proxy.intercept.kernel import Listener, Threads, read_memory
+from local_proxy.intercept.kernel import Listener, Threads
+from local_proxy.intercept.memory import read_memory
 from local_proxy.mounts import mounter
 from local_proxy.mounts.reasons import CannotMountError, why_not
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from local_proxy.debuggers import debugger_ports
 from local_proxy.intercept.addresses import LONGEST, SHORTEST, Endpoint, family, parse, with_port
-from local_proxy.intercept.kernel import Notification, bind_raw, listen_raw, own_name, read_memory, write_name
+from local_proxy.intercept.kernel import Notification, bind_raw, listen_raw, own_name
 from local_proxy.intercept.listening import Attempt, Holder, Moves, OwnSocket
 from local_proxy.intercept.machine import Transport
+from local_proxy.intercept.memory import read_memory, write_name
 from local_proxy.intercept.sockets import endpoint, transport
 from local_proxy.intercept.tools import Tools
 from local_proxy.sockets import inodes_of, listening_sockets, loopback_of

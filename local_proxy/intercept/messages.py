@@ -9,7 +9,7 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from local_proxy.intercept.kernel import read_memory, write_memory
+from local_proxy.intercept.memory import read_memory, write_memory
 
 HEADER = struct.Struct("=QI4xQQQQi4x")
 """struct msghdr: name, its length, vectors, their number, control, its length, flags."""

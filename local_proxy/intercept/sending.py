@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from local_proxy.intercept.addresses import LONGEST, SHORTEST, Endpoint, UnixPath, family, parse
 from local_proxy.intercept.datagrams import Datagrams
-from local_proxy.intercept.kernel import Notification, read_memory
+from local_proxy.intercept.kernel import Notification
 from local_proxy.intercept.machine import PASS, Fail, Outcome, Pass, ToResolver, Transport
+from local_proxy.intercept.memory import read_memory
 from local_proxy.intercept.messages import LONGEST_DATAGRAM, MANY, Message
 from local_proxy.intercept.placing import unfence
 from local_proxy.intercept.sockets import transport

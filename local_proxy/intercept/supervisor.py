@@ -21,11 +21,12 @@ from local_proxy.intercept.datagrams import Datagrams
 from local_proxy.intercept.dial import Dialer
 from local_proxy.intercept.exact import Exact
 from local_proxy.intercept.filter import PLACES, Architecture, Call
-from local_proxy.intercept.kernel import Listener, Notification, Threads, write_name
+from local_proxy.intercept.kernel import Listener, Notification, Threads
 from local_proxy.intercept.limbo import disconnect
 from local_proxy.intercept.listeners import Listeners
 from local_proxy.intercept.listening import Moves
 from local_proxy.intercept.machine import Fail, Machine, Pass, ToGateway, ToResolver, ToSink, Transport
+from local_proxy.intercept.memory import write_name
 from local_proxy.intercept.placing import Placer, unfence
 from local_proxy.intercept.reactor import Reactor
 from local_proxy.intercept.sending import Sender, read_address

@@ -11,7 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from hairpin.certificates import CertificateAuthority, certificate_names
+from hairpin.certificate_reading import certificate_names
+from hairpin.certificates import CertificateAuthority
 from hairpin.envoy import config
 from hairpin.envoy.failure import RefusedError
 from hairpin.envoy.process import ManagedEnvoy, validate

@@ -10,7 +10,8 @@ import aiohttp
 import pytest
 
 from hairpin.api import read_developer
-from hairpin.certificates import certificate_names, new_key_and_request
+from hairpin.certificate_reading import certificate_names
+from hairpin.certificates import new_key_and_request
 from hairpin.mesh.mesh_file import mesh_from_document
 from hairpin.mesh.state import MeshFolder, write_folder
 from hairpin.model.version import OURS, PROTOCOL, Version, user_agent

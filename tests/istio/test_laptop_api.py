@@ -11,7 +11,8 @@ import sys
 import pytest
 import yaml
 
-from hairpin.certificates import certificate_names, new_key_and_request
+from hairpin.certificate_reading import certificate_names
+from hairpin.certificates import new_key_and_request
 from hairpin.errors import ConflictError, HairpinError, NotFoundError, UnavailableError
 from hairpin.kubernetes.api import connect
 from hairpin.kubernetes.installation import Installation

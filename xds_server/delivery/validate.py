@@ -13,7 +13,7 @@ from hairpin.envoy import config
 from hairpin.envoy.process import validate
 from hairpin.errors import HairpinError, InvalidFieldError
 from hairpin.model.match import And, Match, Not, Or, StringKind
-from hairpin.model.match_text import format_match
+from hairpin.model.match_format import format_match
 from hairpin.model.mesh import SocketAddress
 from xds_server.generate.steer import Claim, SteeringPoint, match_filters
 

@@ -10,7 +10,8 @@ import aiohttp
 import grpc
 import pytest
 
-from hairpin.certificates import certificate_names, new_key_and_request
+from hairpin.certificate_reading import certificate_names
+from hairpin.certificates import new_key_and_request
 from hairpin.kubernetes.installation import SYSTEM
 from tests.support.ads_client import channel_to, client_identity, open_stream
 from tests.support.controller import SERVER_NAME, FakeAgent, controller, make_ready, reporting, trusting, url, workload

@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from hairpin.certificates import certificate_names
+from hairpin.certificate_reading import certificate_names
 from tests.support.controller import CrashError, CrashingApi, controller, steered_is, workload
 from tests.support.envoy import eventually
 

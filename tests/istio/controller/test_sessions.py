@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hairpin.certificates import certificate_names
+from hairpin.certificate_reading import certificate_names
 from hairpin.kubernetes.installation import SYSTEM
 from tests.istio.controller.conftest import ADMIN
 from tests.support.controller import authority_of, controller, reporting, steered, steered_is

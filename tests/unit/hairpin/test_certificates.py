@@ -10,12 +10,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from hairpin.certificates import (
-    CertificateAuthority,
-    Names,
-    certificate_names,
-    new_key_and_request,
-)
+from hairpin.certificate_reading import Names, certificate_names
+from hairpin.certificates import CertificateAuthority, new_key_and_request
 from hairpin.errors import HairpinError, InvalidFieldError, NotFoundError
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)

@@ -30,7 +30,7 @@ from hairpin.model.match import (
     StringPredicate,
     TracestateMember,
 )
-from hairpin.model.match_text import format_match
+from hairpin.model.match_format import format_match
 from xds_server.generate.match import permission
 from xds_server.generate.steer import Claim
 

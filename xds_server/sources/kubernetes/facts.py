@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from hairpin.certificates import certificate_key, request_key
+from hairpin.certificate_reading import certificate_key, request_key
 from hairpin.errors import InvalidFieldError
 from hairpin.model.names import check_label
 from hairpin.model.routing_key_json import routing_key_from_json

@@ -25,8 +25,9 @@ from hairpin.model.match import (
     StringPredicate,
     TracestateMember,
 )
+from hairpin.model.match_format import format_match
 from hairpin.model.match_json import match_from_json, match_to_json
-from hairpin.model.match_text import LONGEST, format_match, parse_match
+from hairpin.model.match_text import LONGEST, parse_match
 from tests.unit.hairpin.model import strategies
 
 DOCUMENT = (FilePath(__file__).parents[4] / "docs" / "match.md").read_text()

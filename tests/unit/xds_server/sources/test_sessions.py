@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from hairpin.certificates import CertificateAuthority, certificate_names, new_key_and_request
+from hairpin.certificate_reading import certificate_names
+from hairpin.certificates import CertificateAuthority, new_key_and_request
 from hairpin.errors import ConflictError, InvalidFieldError, NotFoundError
 from hairpin.mesh.mesh_file import mesh_from_document
 from hairpin.model.match_text import parse_match

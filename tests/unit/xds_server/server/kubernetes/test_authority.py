@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from hairpin.certificates import CertificateAuthority, certificate_names
+from hairpin.certificate_reading import certificate_names
+from hairpin.certificates import CertificateAuthority
 from hairpin.errors import HairpinError
 from hairpin.kubernetes.errors import ApiConflictError
 from xds_server.server.kubernetes.authority import load_authority, server_certificate, server_names
