@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
 from hairpin.errors import NotFoundError
-from hairpin.model.conflict import Holding, check_conflict, conflicts
 from hairpin.model.match import Match
 from hairpin.model.names import session_name
-from hairpin.model.session import AgentAddress, Condition, Phase, Session, SessionSpec, SessionStatus
+from hairpin.model.session import AgentAddress, Phase, Session, SessionSpec, SessionStatus
 from hairpin.model.suggest import did_you_mean
 from hairpin.model.version import OURS
 from xds_server.sources.claims import Claimed, claim
+from xds_server.sources.records import Record, conflicts_of, lost_before
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from hairpin.certificates import CertificateAuthority
     from hairpin.model.mesh import Mesh
@@ -55,25 +54,6 @@ class Listener(Protocol):
         """`session` as it is now; as it last was when it is deleted."""
 
 
-@dataclass(slots=True)
-class _Record:
-    session: Session
-    claimed: Claimed | None
-    deadline: datetime | None
-    """When the session ends unless a tunnel comes up; None while one is up."""
-    seen: bool = False
-    """Whether a tunnel was ever up."""
-    served: bool = False
-    """Whether its requests are to be steered now."""
-    confirmed: bool = False
-    """Whether the target's sidecars have acknowledged that."""
-
-    def holding(self) -> list[Holding]:
-        """What it holds, if it takes requests."""
-        session = self.session
-        return [self.claimed.held(session.name, session.owner, session.created)] if self.claimed else []
-
-
 class SessionTable:
     """All sessions of one mesh.
 
@@ -99,7 +79,7 @@ class SessionTable:
         self._authority = authority
         self._agents = agents
         self._agent_identity = agent_identity
-        self._records: dict[str, _Record] = {}
+        self._records: dict[str, Record] = {}
         self._versions: dict[str, str] = {}
         self._tunnels: dict[str, frozenset[str]] = {}
         """By connected replica, the sessions whose tunnels are up there."""
@@ -149,8 +129,8 @@ class SessionTable:
             ConflictError: someone holds these requests.
         """
         claimed = claim(self.mesh, spec)
-        lost = self._lost_before(owner, claimed)
-        remarks = self._conflicts(owner, claimed, without=lost)
+        lost = lost_before(self._records, owner, claimed)
+        remarks = conflicts_of([one for name, one in self._records.items() if name not in lost], owner, claimed)
         for name in lost:
             self.delete(name)
         name = session_name(owner, spec.target, spec.environment, secrets.token_hex(3))
@@ -167,7 +147,7 @@ class SessionTable:
         )
         session = Session(name=name, namespace=self.mesh.namespace, owner=owner, created=now, spec=spec, status=status)
         grace = max(START_GRACE, timedelta(seconds=spec.lease_seconds))
-        self._records[name] = _Record(session=session, claimed=claimed, deadline=now + grace)
+        self._records[name] = Record(session=session, claimed=claimed, deadline=now + grace)
         self._tell(Change.ADDED, session)
         return session
 
@@ -252,34 +232,12 @@ class SessionTable:
     def _addresses(self) -> tuple[AgentAddress, ...]:
         return tuple(dataclasses.replace(agent, version=self._versions.get(agent.name, "")) for agent in self._agents)
 
-    def _record(self, name: str) -> _Record:
+    def _record(self, name: str) -> Record:
         try:
             return self._records[name]
         except KeyError:
             hint = did_you_mean(name, self._records)
             raise NotFoundError(f"there is no session {name!r}{hint}; `hairpin sessions` lists them") from None
-
-    def _lost_before(self, owner: str, claimed: Claimed | None) -> list[str]:
-        """The owner's sessions on the same port whose tunnel was up and is down and whose requests the new one takes.
-
-        Someone whose `hairpin run` was killed starts it again, and need not wait for the lease of the dead one.
-        """
-        if claimed is None:
-            return []
-        new = claimed.held("", owner, None)
-        return [
-            name
-            for name, record in self._records.items()
-            if (record.session.owner, record.session.status.phase) == (owner, Phase.LOST)
-            and any(conflicts(held, new) for held in record.holding())
-        ]
-
-    def _conflicts(self, owner: str, claimed: Claimed | None, *, without: Sequence[str]) -> tuple[Condition, ...]:
-        if claimed is None:
-            return ()
-        records = [record for name, record in self._records.items() if name not in without]
-        held = [holding for record in records for holding in record.holding()]
-        return tuple(check_conflict(held, claimed.held("", owner, None)))
 
     def _certify(self, name: str, spec: SessionSpec, now: datetime) -> str:
         certificate = self._authority.sign(
@@ -291,7 +249,7 @@ class SessionTable:
         for record in list(self._records.values()):
             self._update(record, record.session, now)
 
-    def _update(self, record: _Record, session: Session, now: datetime) -> None:
+    def _update(self, record: Record, session: Session, now: datetime) -> None:
         """Work out tunnels, phase and deadline anew; tell if anything is different."""
         up = tuple(sorted(agent for agent, sessions in self._tunnels.items() if session.name in sessions))
         status = session.status
@@ -302,13 +260,13 @@ class SessionTable:
             status = dataclasses.replace(status, last_seen=now)
         served, record.served = record.served, self._serves(record, session.spec, up)
         record.confirmed = record.confirmed and record.served
-        status = dataclasses.replace(status, agents=self._addresses(), tunnels=up, phase=_phase(record, up))
+        status = dataclasses.replace(status, agents=self._addresses(), tunnels=up, phase=record.phase(up))
         session = dataclasses.replace(session, status=status)
         if session != record.session or served != record.served:
             record.session = session
             self._tell(Change.MODIFIED, session)
 
-    def _serves(self, record: _Record, spec: SessionSpec, up: tuple[str, ...]) -> bool:
+    def _serves(self, record: Record, spec: SessionSpec, up: tuple[str, ...]) -> bool:
         # A sidecar spreads requests over all replicas: one without the session's tunnel would send its share back.
         everywhere = bool(up) and self.connected_agents <= set(up)
         return record.claimed is not None and spec.local_port is not None and everywhere
@@ -320,9 +278,3 @@ class SessionTable:
     def _tell(self, change: Change, session: Session) -> None:
         for listener in self.listeners:
             listener(change, session)
-
-
-def _phase(record: _Record, up: tuple[str, ...]) -> Phase:
-    if not up:
-        return Phase.LOST if record.seen else Phase.PENDING
-    return Phase.ACTIVE if record.confirmed else Phase.READY
