@@ -135,8 +135,7 @@ class Machine:
             return PASS
         if self._asks_name_server(address):
             return ToResolver()
-        names = self.names.of(address.address)
-        decision = self._refused_here(address) or self.rules.decide(names, address.address, address.port)
+        names, decision = self.names.of(address.address), self._decided(address)
         if transport is Transport.UDP:
             return self._udp_connect(decision)
         match decision.action:
@@ -153,12 +152,10 @@ class Machine:
             return None
         if self._asks_name_server(address):
             return ToResolver()
-        if decision := self._refused_here(address):
-            return Fail(errno.ECONNREFUSED, f"{self.called(address)} is refused by {decision.source}")
-        decision = self.rules.decide(self.names.of(address.address), address.address, address.port)
-        if self._udp_connect(decision) == PASS:
+        if self._udp_connect(self._decided(address)) == PASS:
             return PASS
-        return Fail(errno.ECONNREFUSED, self.udp_line(address))
+        # ECONNREFUSED would speak of a datagram before: Java's unconnected sockets pay no heed to it, and others may send again.
+        return Fail(errno.ENETUNREACH, self.udp_line(address))
 
     def learn(self, target: str, name: str, refusal: str, now: float) -> None:
         """The agent was asked; `refusal` is its reason, or nothing."""
@@ -174,9 +171,10 @@ class Machine:
 
     def udp_line(self, address: Endpoint) -> str:
         """What is said of a refused datagram."""
-        return (
-            f"UDP to {self.called(address)} is refused: the mesh takes TCP alone; --udp pass sends it from this machine"
-        )
+        decision, refused = self._decided(address), f"UDP to {self.called(address)} is refused"
+        if decision.action is Action.REFUSE:
+            return f"{refused} by {decision.source}"
+        return f"{refused}: the mesh takes TCP alone; --udp pass sends it from this machine"
 
     def called(self, address: Endpoint) -> str:
         """A destination in the user's words."""
@@ -216,6 +214,11 @@ class Machine:
     def late(self, address: Endpoint, seconds: float) -> Fail:
         """The agent has said nothing for so long."""
         return Fail(errno.ETIMEDOUT, f"{self.called(address)} can't be connected to: no answer within {seconds:.0f} s")
+
+    def _decided(self, address: Endpoint) -> Decision:
+        """What the rules say of a destination, also of a place of this machine itself."""
+        refused = self._refused_here(address)
+        return refused or self.rules.decide(self.names.of(address.address), address.address, address.port)
 
     def _udp_connect(self, decision: Decision) -> Pass | ToSink:
         if decision.action is Action.REFUSE:

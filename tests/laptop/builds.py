@@ -60,7 +60,9 @@ def _servers(out: Path) -> None:
 
 def _go(out: Path) -> None:
     go = require("go", "golang, or Go itself")
-    builds.run([go, "build", "-ldflags=-s -w", "-o", out, "./http", "./grpc"], cwd=SOURCES / "go", CGO_ENABLED="0")
+    builds.run(
+        [go, "build", "-ldflags=-s -w", "-o", out, "./http", "./grpc", "./udp"], cwd=SOURCES / "go", CGO_ENABLED="0"
+    )
 
 
 def _delve(out: Path) -> None:

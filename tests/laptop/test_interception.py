@@ -265,8 +265,10 @@ async def test_udp_is_refused_once_something_is_sent(envoy):
                 raise AssertionError
         try:
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"hello", ("10.1.2.4", 8125))
-        except ConnectionRefusedError:
-            pass
+        except OSError as error:
+            assert error.errno == errno.ENETUNREACH
+        else:
+            raise AssertionError
         """,
     )
     assert [line.partition(" is refused")[0] for line in ended.lines] == [

@@ -50,7 +50,7 @@ def test_a_users_rule_refuses_a_place_of_this_machine(rule):
     assert not it.local(to("127.0.0.1", 5432))
     assert it.connect(to("127.0.0.1", 5432), TCP, 0) == refused
     assert it.connect(to("127.0.0.1", 5432), UDP, 0) == ToSink()
-    assert it.send(to("127.0.0.1", 5432)) == refused
+    assert it.send(to("127.0.0.1", 5432)) == Fail(errno.ENETUNREACH, f"UDP to {refused.line}")
     # The first rule that matches decides.
     assert it.local(to("127.0.0.1", 8080))
     assert it.connect(to("127.0.0.1", 8080), TCP, 0) == PASS
@@ -122,12 +122,16 @@ def test_other_unix_sockets_and_families_pass():
 
 def test_udp_is_refused_once_it_is_used_or_passes():
     assert machine().connect(to("10.1.2.3", 443), UDP, 0) == ToSink()
-    assert machine().send(to("10.1.2.3", 443)).error == errno.ECONNREFUSED
+    assert machine().send(to("10.1.2.3", 443)).error == errno.ENETUNREACH
+    assert "--udp pass sends it" in machine().send(to("10.1.2.3", 443)).line
     passing = machine(udp=UdpPolicy.PASS)
     assert passing.connect(to("10.1.2.3", 443), UDP, 0) == PASS
     assert passing.send(to("10.1.2.3", 443)) == PASS
     refusing = machine((Action.REFUSE, ":443"), udp=UdpPolicy.PASS)
     assert refusing.connect(to("10.1.2.3", 443), UDP, 0) == ToSink()
+    by_rule = "UDP to 10.1.2.3:443 is refused by --refuse :443"
+    assert refusing.send(to("10.1.2.3", 443)) == Fail(errno.ENETUNREACH, by_rule)
+    assert refusing.udp_line(to("10.1.2.3", 443)) == by_rule
 
 
 def test_what_the_agent_said_is_believed_for_a_while():
