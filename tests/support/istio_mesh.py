@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from signal import SIGINT, SIGKILL, Signals
+from signal import SIGCONT, SIGINT, SIGKILL, Signals
 from typing import Any
 
 import aiohttp
@@ -68,6 +68,8 @@ class LaptopRun(Run):
     async def end(self, number: Signals = SIGINT) -> int:
         """End it by a signal, and wait."""
         if self.process.returncode is None:
+            # nsenter stops itself when the program stops, and reaps nobody until someone wakes it.
+            self.process.send_signal(SIGCONT)
             self.signal(number)
         return await self.ended()
 
