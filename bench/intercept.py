@@ -1,4 +1,4 @@
-"""What interception costs: per connect, and for a program that makes none.
+"""What interception costs: per connect, per message of a datagram socket and of a stream, and for a program that makes none.
 
 The gateway is a process that takes connections and closes them; both ways lead to it, so that the difference is the
 interception's. Exact connects are answered by it at once, as Envoy would when the far end is connected: what is measured is
@@ -27,6 +27,8 @@ from local_proxy.rules import Rules
 
 CONNECTS = 400
 """In a round; the first tenth is not counted."""
+MESSAGES = 1000
+"""In a round."""
 LIMIT_SECONDS = 200e-6
 """What a connect may cost over a direct one, at the median."""
 _FAR = "10.1.2.3"  # nobody's here
@@ -65,6 +67,24 @@ for _ in range(count):
         times.append(time.perf_counter() - begin)
 print(sorted(times[count // 10:])[(count - count // 10) // 2])
 """
+# Sent and received at once, on this machine: of a datagram each call is reported and let pass, of a stream none is.
+_MESSAGES = """
+import socket, sys, time
+datagrams, count = sys.argv[1] == "datagrams", int(sys.argv[2])
+if datagrams:
+    receiver, sender = socket.socket(type=socket.SOCK_DGRAM), socket.socket(type=socket.SOCK_DGRAM)
+    receiver.bind(("127.0.0.1", 0))
+else:
+    listener = socket.create_server(("127.0.0.1", 0))
+    sender = socket.create_connection(listener.getsockname())
+    receiver, _ = listener.accept()
+to = (receiver.getsockname(),) if datagrams else ()
+begin = time.perf_counter()
+for _ in range(count):
+    sender.sendmsg([b"hello"], [], 0, *to)
+    receiver.recvmsg(100)
+print((time.perf_counter() - begin) / count)
+"""
 # Calls that the filter sees and lets pass; the time is the process's own, so that others on the machine count less.
 _QUIET = """
 import os, time
@@ -80,6 +100,7 @@ _PYTHON = (sys.executable, "-I", "-S", "-c")
 async def measure(rounds: int) -> dict[str, Any]:
     """Seconds per connect by each way, and how much longer a program takes that makes none; interleaved."""
     samples: dict[str, list[float]] = {}
+    messages: dict[str, list[float]] = {}
     quiet: list[float] = []
     async with _gateway() as port:
         for _ in range(rounds):
@@ -96,19 +117,22 @@ async def measure(rounds: int) -> dict[str, Any]:
                 samples.setdefault(f"exact, {kind}", []).append(exact)
             if tap := await _by_tap([*_PYTHON, _CONNECT, _TAP_HOST, str(port), str(CONNECTS), "blocking"]):
                 samples.setdefault("slirp4netns, blocking", []).append(tap)
+            for kind in ("datagrams", "stream"):
+                command = [*_PYTHON, _MESSAGES, kind, str(MESSAGES)]
+                messages.setdefault(f"direct, {kind}", []).append(await _number(command))
+                messages.setdefault(f"intercepted, {kind}", []).append(await _number(command, port))
             alone, under = await _number([*_PYTHON, _QUIET]), await _number([*_PYTHON, _QUIET], port)
             quiet.append(under / alone)
-    result: dict[str, Any] = {name: spread(times) for name, times in samples.items() if times}
-    return {"connect": result, "quiet": spread(quiet), "tap": "" if tap else _no_tap()}
+    spreads = [{name: spread(times) for name, times in each.items()} for each in (samples, messages)]
+    return {"connect": spreads[0], "messages": spreads[1], "quiet": spread(quiet), "tap": "" if tap else _no_tap()}
 
 
 def text(result: dict[str, Any]) -> str:
     """The numbers as a table, in microseconds."""
-    lines = ["", "connect, p50"]
-    for name, row in result["connect"].items():
-        lines.append(f"  {name:<30} {row['median'] * 1e6:>7.0f} µs ({row['low'] * 1e6:.0f}–{row['high'] * 1e6:.0f})")
+    lines = ["", "connect, p50", *_rows(result["connect"])]
     if result["tap"]:
         lines.append(f"  {'slirp4netns, blocking':<30} {result['tap']}")
+    lines += ["a sendmsg and a recvmsg on this machine", *_rows(result["messages"])]
     quiet = result["quiet"]
     lines.append(f"a program that calls nobody, under the filter: {quiet['median']:.3f} of its time without "
                  f"({quiet['low']:.3f}–{quiet['high']:.3f})")  # fmt: skip
@@ -118,6 +142,13 @@ def text(result: dict[str, Any]) -> str:
         f"a connect costs {worst * 1e6:.0f} µs more at most, {judged} the limit of {LIMIT_SECONDS * 1e6:.0f} µs"
     )
     return "\n".join(lines) + "\n"
+
+
+def _rows(spreads: dict[str, Any]) -> list[str]:
+    return [
+        f"  {name:<30} {row['median'] * 1e6:>7.0f} µs ({row['low'] * 1e6:.0f}–{row['high'] * 1e6:.0f})"
+        for name, row in spreads.items()
+    ]
 
 
 @contextlib.asynccontextmanager
