@@ -49,6 +49,10 @@ class ApiUnavailableError(ApiError, UnavailableError):
     """The API server can't be reached, or has too much to do."""
 
 
+class ApiUnreachableError(ApiUnavailableError):
+    """It can't be reached: there is no answer at all."""
+
+
 _KINDS: Mapping[int, type[ApiError]] = {
     400: ApiInvalidError,
     401: ApiUnauthorizedError,

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hairpin.kubernetes.errors import ApiError, ApiUnavailableError, api_error
+from hairpin.kubernetes.errors import ApiError, ApiUnreachableError, api_error
 
 if TYPE_CHECKING:
     import aiohttp
@@ -175,9 +175,9 @@ async def _refusal(response: aiohttp.ClientResponse, method: str, path: str) -> 
     return api_error(response.status, status if isinstance(status, dict) else {}, method, path)
 
 
-def _unreachable(server: str, error: BaseException) -> ApiUnavailableError:
+def _unreachable(server: str, error: BaseException) -> ApiUnreachableError:
     message = f"the API server at {server} can't be reached: {_reason(error)}"
-    return ApiUnavailableError(503, "ServiceUnavailable", message)
+    return ApiUnreachableError(503, "ServiceUnavailable", message)
 
 
 def _reason(error: BaseException) -> str:

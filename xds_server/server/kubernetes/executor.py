@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hairpin.errors import HairpinError
-from hairpin.kubernetes.errors import ApiConflictError, ApiNotFoundError
+from hairpin.kubernetes.errors import ApiConflictError, ApiNotFoundError, ApiUnreachableError
 from hairpin.kubernetes.kinds import ENVOY_FILTERS, SESSIONS
 from hairpin.model.session_json import status_to_json
 from xds_server.delivery.istio.world import Plan, World, changed_statuses
@@ -39,8 +39,10 @@ WRITE_SECONDS = 10.0
 """A write that takes longer is given up, so that a plan does not grow old while it is carried out."""
 
 LASTING = 3
-"""Attempts after which a failure is told to the sessions' owners: about a second."""
+"""Attempts that the API server answered after which a failure is told to the sessions' owners: about a second."""
 
+AWAY_SECONDS = 2.0
+"""The longest pause while the API server is away: laptops that are back wait for what is written then."""
 _AT_ONCE = 16
 """Writes of sessions that are under way at a time."""
 _CONFLICT_DELAY = 0.05
@@ -52,7 +54,10 @@ class _Failure:
     backoff: Backoff = field(default_factory=lambda: Backoff(0.2, 30.0))
     not_before: float = 0.0
     problem: str = ""
+    refusal: str = ""
+    """The last that the API server itself had to say."""
     times: int = 0
+    """How often it did."""
 
 
 class Executor:
@@ -85,9 +90,9 @@ class Executor:
 
     @property
     def unwritten(self) -> dict[Key, str]:
-        """The objects of the delivery that could not be written several times in a row, and why."""
+        """The objects of the delivery that the API server has let nobody write several times in a row, and why."""
         return {
-            key: failure.problem
+            key: failure.refusal
             for (verb, key), failure in self._failures.items()
             if verb == self._delivered.name and failure.times >= LASTING
         }
@@ -191,9 +196,14 @@ class Executor:
 
     def _fail(self, what: str, key: Key, error: Exception) -> None:
         failure = self._failures.setdefault((what, key), _Failure())
-        failure.times += 1
-        failure.not_before = time.monotonic() + failure.backoff.next()
         problem = str(error) or "no answer in time"
+        pause = failure.backoff.next()
+        if isinstance(error, ApiUnreachableError):  # nothing that a session's owner could have mended
+            pause = min(pause, AWAY_SECONDS)
+        else:
+            failure.times += 1
+            failure.refusal = problem
+        failure.not_before = time.monotonic() + pause
         if problem != failure.problem:
             failure.problem = problem
             log.warning("the %s %s can't be written: %s", what, key, problem)
