@@ -12,12 +12,18 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
 from hairpin import cli
+from hairpin.model.session import Session, SessionSpec, SessionStatus
+from local_proxy.laptop import ConnectionSeen
+from local_proxy.messages import calls_text, claim_text, connection_text, request_text, sighting_text
+from local_proxy.ports import Listener, Sighting
+from local_proxy.session_store import RequestSeen
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = [path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")]
@@ -107,6 +113,20 @@ def test_links_lead_somewhere(page):
         target = (page.parent / path).resolve() if path else page
         assert target.is_file(), f"{link} is no file"
         assert not anchor or anchor in headings(target), f"{link}: there is no such heading"
+
+
+def test_readme_leads_to_every_page():
+    found, left = set(), [ROOT / "README.md"]
+    while left:
+        page = left.pop()
+        found.add(page)
+        linked = [(page.parent / link).resolve() for link in re.findall(r"\]\(([^)#\s]+\.md)", prose(page))]
+        left += [one for one in linked if one not in found]
+    # Decisions have an order of their own; agents and the changelog are found by their names.
+    assert {named(page) for page in PAGES if page not in found and page.parent.name != "decisions"} <= {
+        "AGENTS.md",
+        "CHANGELOG.md",
+    }
 
 
 def test_pages_that_code_names_exist():
@@ -201,6 +221,40 @@ def test_modules_that_are_run_exist(monkeypatch):
         for text in [*typed(page), *spans(page)]:
             if found := re.match(r"python -m ((?:bench|tests|agent|xds_server|hairpin)[\w.]*)", text):
                 assert importlib.util.find_spec(found[1]) is not None, f"{named(page)}: `{text}`"
+
+
+def test_readme_shows_what_hairpin_run_prints():
+    """The console's lines that are made of a session, word for word."""
+    told = (ROOT / "README.md").read_text().replace("\nhairpin ", "\n")
+    status = SessionStatus(resolved_target="shop/deployment/checkout:8080")
+    session = Session(
+        name="checkout-alice-x7k2p",
+        namespace="shop",
+        owner="alice",
+        created=datetime.now(UTC),
+        spec=SessionSpec(),
+        status=status,
+    )
+    sighting = Sighting(Listener(host="127.0.0.1", port=34723, bound="127.0.0.1", process="python"))
+    called = ConnectionSeen(
+        authority="10.96.31.7:80", name="inventory", sent=156, received=612, duration_ms=5, refused=""
+    )
+    came = RequestSeen(
+        method="GET",
+        authority="checkout",
+        path="/?mug=2&shirt=2",
+        status=200,
+        duration_ms=13,
+        served="via_upstream",
+    )
+    for line in (
+        claim_text(session, "environment alice"),
+        calls_text(24761, command=True, kept=False, intercepted=True),
+        sighting_text(sighting, port=None, took=False),
+        connection_text(called),
+        request_text(came),
+    ):
+        assert f"\n{line}\n" in told
 
 
 def test_readme_installs_what_it_says(capsys):
