@@ -132,18 +132,21 @@ async def test_a_connect_that_may_not_wait_does_not_though_the_agent_is_frozen(m
             assert await run.ended() == 0, "\n".join([*run.errors, *run.output])
 
 
-async def test_exact_connects_fail_while_no_agent_is_reached_and_work_again(mesh, tmp_path):
-    """The agent hangs, as one does whose node is gone; then it is killed, and another comes. The program sees two errors alone."""
+@pytest.mark.parametrize("dead", [False, True], ids=["it hangs", "it is dead"])
+async def test_exact_connects_fail_while_no_agent_is_reached_and_work_again(mesh, tmp_path, dead):
+    """A hanging one is as on a node that is gone. In the end it is killed, and another comes. The program sees two errors alone."""
     ready, frozen, told = (tmp_path / name for name in ("ready", "frozen", "told"))
     command = [sys.executable, SCRIPT, "exact_while_no_agent_is_reached", str(ready), str(frozen), str(told)]
     flags = ["--mode", "egress", *INTERCEPT, "--connect", "exact", "--lease", "60"]
     async with mesh.hairpin("alice", "run", *flags, "--", *command, wrapper=unprivileged()) as run:
         await eventually(lambda: exists(ready, run), "both ways connect")
-        processes = envoy_of(mesh)
-        with stopped(processes):
+        (agent,) = mesh.supervisor.agents.values()
+        with stopped(envoy_of(mesh)):
+            if dead:
+                for child in psutil.Process(agent.pid).children():  # which nobody starts again, as the agent hangs
+                    child.kill()
             frozen.touch()
             await eventually(lambda: exists(told, run), "both ways have ended", seconds=60)
-            (agent,) = mesh.supervisor.agents.values()
             os.killpg(agent.pid, signal.SIGKILL)
         assert await run.process.wait() == 0, "\n".join([*run.errors, *run.output])
         await run.ended()
