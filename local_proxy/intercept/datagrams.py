@@ -17,7 +17,7 @@ from collections.abc import Callable
 from local_proxy.intercept.kernel import Notification
 from local_proxy.intercept.memory import read_memory, write_memory
 from local_proxy.intercept.messages import LONGEST_DATAGRAM, Message
-from local_proxy.intercept.sockets import LOOPBACK, connect_here, timeout
+from local_proxy.intercept.sockets import LOOPBACK, connect_here, held_to_device, timeout
 from local_proxy.intercept.tools import Tools
 
 _LOW = 0xFFFFFFFF
@@ -54,6 +54,8 @@ class Datagrams:
         """
         if len(question) >= LONGEST_DATAGRAM:
             raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
+        if held_to_device(handle):
+            raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
         host = LOOPBACK if handle.family == socket.AF_INET else f"::ffff:{LOOPBACK}"
         sent = len(question)
         # Datagrams may be lost; the program will ask again.

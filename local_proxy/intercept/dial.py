@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from local_proxy.intercept.addresses import Endpoint, proxy_header
 from local_proxy.intercept.kernel import connect_raw
+from local_proxy.intercept.limbo import disconnect
 from local_proxy.intercept.machine import ToGateway
 from local_proxy.intercept.sockets import (
     SYN_RECEIVED,
@@ -23,6 +24,8 @@ from local_proxy.intercept.sockets import (
 )
 from local_proxy.intercept.tools import Caller, Tools
 
+_STALL_SECONDS = 3.0
+"""How long a connect that does not block may wait for room at a port of ours: its header must go before its own bytes."""
 _Ask = Callable[[str, str, Callable[[str], None]], None]
 
 
@@ -145,7 +148,14 @@ class Dialer:
                 self._tools.reactor.forget(descriptor)
                 self._finish(dial, error)
 
+        def late() -> None:
+            self._tools.reactor.forget(descriptor)
+            disconnect(dial.caller.handle)
+            self._finish(dial, errno.ETIMEDOUT)
+
         self._tools.reactor.watch(descriptor, select.EPOLLOUT, ready)
+        if not dial.blocking:
+            self._tools.reactor.until(descriptor, _STALL_SECONDS, late)
 
     def _finish(self, dial: _Dial, error: int) -> None:
         if dial.blocking:

@@ -18,7 +18,7 @@ CLOSED, SYN_SENT, SYN_RECEIVED = 7, 2, 3  # net/tcp_states.h
 LOOPBACK = "127.0.0.1"
 _IPPROTO_MPTCP = 262
 _TCP_FASTOPEN_CONNECT = 30
-_SO_NETNS_COOKIE = 71
+_SO_BINDTOIFINDEX, _SO_NETNS_COOKIE = 62, 71
 _COOKIE = struct.Struct("=Q")
 _TIME = struct.Struct("@ll")  # struct timeval
 _MOST_PEERS = 16384
@@ -71,8 +71,23 @@ def asked(handle: socket.socket) -> socket.socket:
     return socket.socket(fileno=handle.detach())
 
 
+def held_to_device(handle: socket.socket) -> bool:
+    """Whether a socket is bound to a device (SO_BINDTODEVICE), so that it can't reach loopback; unbinds it where that may be."""
+    try:
+        device = handle.getsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX)
+        if device and device != socket.if_nametoindex("lo"):
+            handle.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, 0)
+    except PermissionError:  # it takes CAP_NET_RAW to unbind it, and none to bind it
+        return True
+    except OSError:  # before Linux 5.1, or there is no loopback
+        return False
+    return False
+
+
 def connect_here(handle: socket.socket, port: int) -> int:
     """Connect a socket of either family to a port of this machine's loopback: 0 or an errno, EINPROGRESS too."""
+    if held_to_device(handle):
+        return errno.ENETUNREACH
     if handle.family == socket.AF_INET:
         return handle.connect_ex((LOOPBACK, port))
     if handle.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import sys
 import textwrap
 from pathlib import Path
@@ -13,7 +14,7 @@ from local_proxy.intercept.launch import waiting
 from local_proxy.mounts.plan import Plan
 from local_proxy.mounts.reasons import CannotMountError
 from tests.support import intercepted
-from tests.support.intercepted import Outcome, gateway
+from tests.support.intercepted import Gateway, Outcome, gateway
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has seccomp")
 
@@ -191,3 +192,49 @@ async def test_ctrl_c_before_the_command_has_begun_leaves_no_word(capfd):
         os.kill(process._process.pid, signal.SIGINT)
         assert await process._process.wait() == -signal.SIGINT
     assert capfd.readouterr().err == ""
+
+
+async def test_a_socket_that_is_bound_to_a_device_fails_at_once():
+    devices = [name for _, name in socket.if_nameindex() if name != "lo"]
+    if not devices:
+        pytest.skip("this machine has no network device but loopback")
+    async with gateway() as envoy:
+        await python(
+            envoy,
+            f"""
+            for kind, port in ((socket.SOCK_STREAM, 80), (socket.SOCK_DGRAM, 53)):
+                s = socket.socket(socket.AF_INET, kind)
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, {devices[0]!r}.encode())
+                s.setblocking(False)
+                begin = time.monotonic()
+                code = s.connect_ex(("10.1.2.3", port))
+                assert code == errno.ENETUNREACH, errno.errorcode.get(code)
+                assert time.monotonic() - begin < 2
+            try:
+                s.sendto(b"question", ("10.1.2.3", 53))
+            except OSError as error:
+                assert error.errno == errno.ENETUNREACH, error
+            else:
+                raise AssertionError("it was lost")
+            """,
+        )
+        assert not envoy.headers
+
+
+async def test_an_event_loop_does_not_stand_still_where_the_gateway_does():
+    """Its queue is full: a process that is frozen, say."""
+    with socket.socket() as frozen:
+        frozen.bind(("127.0.0.1", 0))
+        frozen.listen(0)
+        with socket.create_connection(frozen.getsockname()):
+            await python(
+                Gateway(port=frozen.getsockname()[1]),
+                """
+                s = socket.socket()
+                s.setblocking(False)
+                begin = time.monotonic()
+                code = s.connect_ex(("10.1.2.3", 80))
+                assert code == errno.ETIMEDOUT, errno.errorcode.get(code)
+                assert time.monotonic() - begin < 10
+                """,
+            )
