@@ -54,11 +54,16 @@ class ProcessTree:
     def processes(self) -> list[psutil.Process]:
         """Those that live now, the command's own first."""
         parents = _parents()
+        groups = {pid: _groups(pid) for pid in parents}
         members = {pid for pid, started in self._members.items() if pid in parents and _started(pid) == started}
         members |= {self._root} & parents.keys()
-        members |= {pid for pid, parent in parents.items() if pid not in members and self._belongs(pid, parent)}
+        members |= {
+            pid for pid, parent in parents.items() if pid not in members and self._belongs(pid, parent, groups[pid])
+        }
         members = _with_descendants(members, parents) - {self._own}
-        self._leaders |= members
+        # The kernel gives nobody a number by which a group or session goes, and may give away any other once it is free.
+        self._leaders = members | (self._leaders & {number for pair in groups.values() for number in pair})
+        self._not_ours = {pid: started for pid, started in self._not_ours.items() if pid in parents}
         self._members = {pid: started for pid in members if (started := _started(pid)) is not None}
         found = []
         for pid in sorted(self._members, key=lambda pid: (pid != self._root, self._members[pid])):
@@ -70,16 +75,12 @@ class ProcessTree:
                     _reap(pid)
         return found
 
-    def _belongs(self, pid: int, parent: int) -> bool:
-        if pid == self._own:
+    def _belongs(self, pid: int, parent: int, groups: tuple[int, ...]) -> bool:
+        if pid == self._own or not groups:
             return False
-        try:
-            group, session = os.getpgid(pid), os.getsid(pid)
-        except OSError:
-            return False
-        if group in self._leaders or session in self._leaders:
+        if self._leaders.intersection(groups):
             return True
-        return (parent == self._own or group == self._group) and self._marked(pid)
+        return (parent == self._own or groups[0] == self._group) and self._marked(pid)
 
     def _marked(self, pid: int) -> bool:
         # Our Envoy is our child too, and the rest of a pipeline that we stand in shares our process group.
@@ -92,6 +93,14 @@ class ProcessTree:
                 return True
         self._not_ours[pid] = started
         return False
+
+
+def _groups(pid: int) -> tuple[int, ...]:
+    """The numbers of a process's group and session; none if it has ended."""
+    try:
+        return os.getpgid(pid), os.getsid(pid)
+    except OSError:
+        return ()
 
 
 def _reap(pid: int) -> None:

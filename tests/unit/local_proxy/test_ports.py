@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from local_proxy import sockets
@@ -258,6 +259,21 @@ def test_a_tree_forgets_who_has_ended(start):
     process.kill()
     process.wait()
     assert tree.processes() == []
+
+
+def test_a_number_that_was_free_meanwhile_makes_nobody_a_member(start, monkeypatch):
+    """A program of the command's led a session and has ended; later a stranger's session gets its number."""
+    root = start("import time; time.sleep(60)", function=python)
+    led = start("import time; time.sleep(60)", function=python, start_new_session=True)
+    tree = ProcessTree(root.pid)
+    tree._members[led.pid] = psutil.Process(led.pid).create_time()
+    assert {process.pid for process in tree.processes()} == {root.pid, led.pid}
+    end(led)
+    assert {process.pid for process in tree.processes()} == {root.pid}
+    stranger = start("import time; time.sleep(60)", function=python, start_new_session=True)
+    number = os.getpgid
+    monkeypatch.setattr(os, "getpgid", lambda pid: led.pid if pid == stranger.pid else number(pid))
+    assert {process.pid for process in tree.processes()} == {root.pid}
 
 
 async def test_whoever_takes_long_over_a_sighting_gets_the_next_one_soon_all_the_same(start):
