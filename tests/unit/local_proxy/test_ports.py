@@ -13,7 +13,7 @@ from local_proxy import sockets
 from local_proxy.ports import Listener, PortWatcher, Sighting, choose
 from local_proxy.process_tree import ProcessTree
 from local_proxy.sockets import listening_sockets
-from tests.unit.local_proxy.processes import LISTEN, end, free_port, listen, python
+from tests.unit.local_proxy.processes import LISTEN, end, eventually, free_port, listen, python
 
 
 @pytest.fixture
@@ -149,6 +149,23 @@ def test_a_named_port_is_the_commands_if_it_was_given_the_listener_that_was_ther
         assert watcher(
             start("import time; time.sleep(60)", function=python), port=port, strangers=strangers
         ).look() == (Sighting(None))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells sockets apart")
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_listener_that_a_stranger_passes_to_the_command_is_its_own(start, named):
+    """By SCM_RIGHTS, long after it was opened: the table of listeners stays the same."""
+    source = "import socket, sys, time\ngiven = socket.recv_fds(socket.socket(fileno=int(sys.argv[1])), 1, 1)\ntime.sleep(60)"
+    ours, theirs = socket.socketpair()
+    with ours, theirs, socket.create_server(("127.0.0.1", 0)) as given:
+        port = given.getsockname()[1]
+        process = start(source, theirs.fileno(), function=python, pass_fds=(theirs.fileno(),))
+        strangers = frozenset(found.inode for found in listening_sockets())
+        watching = watcher(process, port=port if named else None, strangers=strangers)
+        assert watching.look() == Sighting(None)
+        socket.send_fds(ours, [b"."], [given.fileno()])
+        found = await eventually(lambda: watching.look().listener)
+    assert (found.port, found.pid) == (port, process.pid)
 
 
 def test_with_a_named_port_the_others_are_told_while_nothing_listens_there(start):
