@@ -11,15 +11,19 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.support import builds
 from tests.support.builds import MissingError, require
 
 SOURCES = Path(__file__).parent / "programs"
+AIR = "github.com/air-verse/air@v1.67.4"
 DELVE = "github.com/go-delve/delve/cmd/dlv@v1.27.2"
 MBEDTLS = "2.28.15"
 """Mbed TLS for the musl binaries, from the sources inside a crate: there is no package of it that is built for musl."""
+_AT_ONCE = 2
+"""Parts that are built: one may wait for what it downloads."""
 
 
 def cache() -> Path:
@@ -68,6 +72,11 @@ def _go(out: Path) -> None:
 def _delve(out: Path) -> None:
     go = require("go", "golang, or Go itself")
     builds.run([go, "install", DELVE], cwd=out, GOBIN=str(out), GOFLAGS="")
+
+
+def _air(out: Path) -> None:
+    go = require("go", "golang, or Go itself")
+    builds.run([go, "install", "-ldflags=-s -w", AIR], cwd=out, GOBIN=str(out), GOFLAGS="", CGO_ENABLED="0")
 
 
 def _java(out: Path) -> None:
@@ -124,6 +133,7 @@ _PARTS: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "servers": (_servers, (sys.version.split()[0],)),
     "go": (_go, ()),
     "delve": (_delve, (DELVE,)),
+    "air": (_air, (AIR,)),
     "java": (_java, ()),
     "rust": (_rust, ()),
     "musl": (_musl, (MBEDTLS,)),
@@ -139,7 +149,8 @@ def build_all() -> list[Path]:
     """
     require("curl", "curl")
     require("java", "openjdk-17-jdk-headless")
-    return [part(name) for name in _PARTS]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(part, _PARTS))
 
 
 def main() -> None:

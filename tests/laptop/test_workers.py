@@ -12,6 +12,7 @@ import pytest
 
 from tests.laptop import builds
 from tests.support.builds import MissingError
+from tests.support.builds import run as run_build
 from tests.support.mesh import echo_mesh, eventually, running_mesh
 from tests.unit.local_proxy.processes import free_port
 
@@ -47,6 +48,27 @@ CLUSTER = (
 )
 
 
+GO = """
+package main
+
+import (
+	"encoding/json"
+	"net"
+	"net/http"
+	"os"
+)
+
+func main() {
+	listener, err := net.Listen("tcp", "127.0.0.1:"+os.Args[1])
+	if err != nil {
+		panic(err)
+	}
+	port := listener.Addr().(*net.TCPAddr).Port
+	panic(http.Serve(listener, http.HandlerFunc(func(response http.ResponseWriter, _ *http.Request) {
+		json.NewEncoder(response).Encode(map[string]any{"who": "VERSION", "pid": os.Getpid(), "port": port})
+	})))
+}
+"""
 # What systemd.socket(5) does: a listener on descriptor 3, meant for the process that this one becomes.
 GIVE = """
 import os, socket, sys
@@ -81,7 +103,9 @@ def taken():
 
 
 def environment(servers):
-    return {"PYTHONPATH": os.pathsep.join([str(servers / "site-packages"), str(Path.cwd())])}
+    """Where Python finds the servers, if there are any, and hairpin."""
+    packages = [str(servers / "site-packages")] if servers else []
+    return {"PYTHONPATH": os.pathsep.join([*packages, str(Path.cwd())])}
 
 
 @contextlib.asynccontextmanager
@@ -158,6 +182,38 @@ async def test_nodemon_restarts(mesh, servers, taken, tmp_path):
     async with running(mesh, servers, taken, *command) as run:
         before = await answers(mesh, "first", taken)
         source.write_text(SERVER.replace("VERSION", "second"))
+        assert await answers(mesh, "second", taken) != before
+    assert len([line for line in run.errors if "moved to" in line]) == 1, "it came back where it was"
+
+
+@pytest.mark.timeout(300, func_only=True)
+async def test_air_builds_anew(mesh, taken, tmp_path):
+    """What an edit is compiled to listens where the last binary did."""
+    try:
+        air = builds.part("air") / "air"
+    except MissingError as error:
+        pytest.skip(str(error))
+    source = tmp_path / "main.go"
+    source.write_text(GO.replace("VERSION", "first"))
+    (tmp_path / "go.mod").write_text("module service\n\ngo 1.21\n")
+    (tmp_path / "built").mkdir()
+    build = ["go", "build", "-o", "built/service", "."]
+    run_build(build, cwd=tmp_path, CGO_ENABLED="0")  # so that Go's own packages are compiled, however long that takes
+    (tmp_path / "air.toml").write_text(
+        f"""
+root = "{tmp_path}"
+tmp_dir = "built"
+[build]
+cmd = "{" ".join(build)}"
+entrypoint = ["built/service"]
+args_bin = ["{taken}"]
+delay = 50
+"""
+    )
+    command = ["env", f"--chdir={tmp_path}", "CGO_ENABLED=0", str(air), "-c", "air.toml"]
+    async with running(mesh, None, taken, *command) as run:
+        before = await answers(mesh, "first", taken)
+        source.write_text(GO.replace("VERSION", "second"))
         assert await answers(mesh, "second", taken) != before
     assert len([line for line in run.errors if "moved to" in line]) == 1, "it came back where it was"
 
