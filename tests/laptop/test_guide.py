@@ -3,99 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
-import re
-import shutil
-import signal
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import debugpy  # noqa: T100 # its adapter is what VS Code runs
-import psutil
 import pytest
 
-from hairpin.ports import free_ports
 from tests.support.dap import Dap, dap
 from tests.support.mesh import ROOT
+from tests.support.reader import Reader, commands, reading, said
 
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(240)]
 
 PAGE = ROOT / "docs" / "ide.md"
 PORT = "8080"
-"""The entry's, as the guide has it: the test takes a free one."""
+"""The entry's, as the guide has it."""
 
 
-def commands() -> dict[str, str]:
-    """The guide's blocks of commands, by what stands beside `sh`."""
-    return dict(re.findall(r"^```sh ([^\n]+)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL))
-
-
-class Reader:
-    """Someone who follows the guide, in a folder with this repository's examples."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.port = str(next(free_ports()))
-        shutil.copytree(ROOT / "examples", home / "examples", ignore=shutil.ignore_patterns("__pycache__"))
-        mesh = home / "examples" / "shop" / "mesh.yaml"
-        text = mesh.read_text()
-        assert f"port: {PORT}}}" in text
-        mesh.write_text(text.replace(f"port: {PORT}}}", f"port: {self.port}}}"))
-        inherited = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
-        self.environment = {
-            **inherited,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "USER": "alice",
-            "TMPDIR": str(home),
-            "XDG_STATE_HOME": str(home / "state"),
-        }
-
-    async def types(self, command: str, folder: str = ".") -> str:
-        """A block of commands, as bash runs it: what it prints."""
-        async with self.running(command, folder) as process:
-            output, errors = (stream.decode() for stream in await process.communicate())
-            assert process.returncode == 0, f"{command}\n{output}{errors}"
-        return output
-
-    @contextlib.asynccontextmanager
-    async def running(
-        self, command: str, folder: str = ".", **environment: str
-    ) -> AsyncIterator[asyncio.subprocess.Process]:
-        """Commands in a terminal of their own; Ctrl-C at the end."""
-        process = await asyncio.create_subprocess_exec(
-            *("bash", "-euc", command.replace(PORT, self.port)),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            cwd=self.home / folder,
-            env={**self.environment, **environment},
-            start_new_session=True,
-        )
-        try:
-            yield process
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGINT)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.communicate(), 20)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-
-
-async def said(process: asyncio.subprocess.Process, words: str) -> None:
-    assert process.stderr is not None
-    lines = []
-    async with asyncio.timeout(60):
-        while line := (await process.stderr.readline()).decode():
-            lines.append(line)
-            if words in line:
-                return
-    raise AssertionError("".join(lines))
+@pytest.fixture
+async def reader() -> AsyncIterator[Reader]:
+    async with reading(PORT) as one:
+        yield one
 
 
 def checkout_in(answer: str) -> dict[str, Any]:
@@ -105,21 +36,11 @@ def checkout_in(answer: str) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture
-async def reader() -> AsyncIterator[Reader]:
-    with tempfile.TemporaryDirectory(prefix="hp-") as name:  # short: sockets are in it
-        one = Reader(Path(name))
-        yield one
-        left = [p for p in psutil.process_iter(["environ"]) if (p.info["environ"] or {}).get("TMPDIR") == name]
-        _, alive = psutil.wait_procs(left, 10)
-        assert not alive
-
-
 async def test_the_guide_is_followed(reader: Reader) -> None:
-    steps = commands()
+    steps = commands(PAGE)
     assert list(steps) == ["mesh", "step 1", "step 2", "step 3", "step 4"]
     async with reader.running(steps["mesh"]) as mesh:
-        await said(mesh, f"http://127.0.0.1:{reader.port} is frontend")
+        await said(mesh, f"http://127.0.0.1:{reader.ports[PORT]} is frontend")
         await reader.types(steps["step 1"])
         await reader.types(steps["step 2"])
         shop = reader.home / "my-shop"
@@ -145,9 +66,9 @@ async def test_the_guide_is_followed(reader: Reader) -> None:
 
 async def test_f5_stops_at_the_breakpoint_and_the_caller_gets_the_answer(reader: Reader) -> None:
     """Step 3 as VS Code does it: its debug adapter is given the written launch.json."""
-    steps = commands()
+    steps = commands(PAGE)
     async with reader.running(steps["mesh"]) as mesh:
-        await said(mesh, f"http://127.0.0.1:{reader.port} is frontend")
+        await said(mesh, f"http://127.0.0.1:{reader.ports[PORT]} is frontend")
         await reader.types(steps["step 1"])
         await reader.types(steps["step 2"])
         shop = reader.home / "my-shop"
