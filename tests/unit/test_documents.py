@@ -202,8 +202,8 @@ def test_contributing_names_every_target():
 
 
 def test_ci_runs_every_target():
-    run = (ROOT / ".ci" / "run").read_text()
-    called = {word for line in re.findall(r"^ *make ([a-z -]+)", run, re.MULTILINE) for word in line.split()}
+    lines = [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if not line.startswith(("say ", "#"))]
+    called = {word for line in lines for words in re.findall(r"\bmake ([a-z -]+)", line) for word in words.split()}
     assert called == TARGETS - set(NOT_IN_CI)
 
 
