@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import re
 import shlex
 import subprocess
@@ -17,12 +18,18 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hairpin import cli
+from hairpin.mesh.mesh_file import mesh_from_document
+from hairpin.model.egress_json import egress_policy_from_json
+from hairpin.model.environment_json import environment_resource_from_json
 from hairpin.model.session import Session, SessionSpec, SessionStatus
 from local_proxy.laptop import ConnectionSeen
 from local_proxy.messages import calls_text, claim_text, connection_text, request_text, sighting_text
 from local_proxy.ports import Listener, Sighting
+from local_proxy.project.file import read_project
+from local_proxy.project.keys import flags_of, keys_of
 from local_proxy.session_store import RequestSeen
 
 ROOT = Path(__file__).parents[2]
@@ -186,6 +193,30 @@ def test_blocks_of_commands_say_so(page):
             )
             lines = [line for line in block.splitlines() if typed_alike.fullmatch(line)]
             assert not lines, f"write ```sh, or ```console and $: {lines}"
+
+
+def read_settings(document: object, folder: Path) -> None:
+    (folder / "hairpin.yaml").write_text(yaml.safe_dump(document))
+    project = read_project(folder / "hairpin.yaml", keys_of(flags_of(COMMANDS["run"])))
+    assert project.common.values or project.services
+
+
+READERS = {
+    "EgressPolicy": lambda document, _: egress_policy_from_json(document),
+    "Environment": lambda document, _: environment_resource_from_json(document),
+    "mesh.md": lambda document, _: mesh_from_document(document, itertools.count(20000)),
+    "settings.md": read_settings,
+    "Service": lambda document, _: None,  # Kubernetes' own: tests/istio has one by a published address
+}
+"""By kind, else by page."""
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "```yaml" in page.read_text()], ids=named)
+def test_examples_in_yaml_are_read(page, tmp_path):
+    for language, block in FENCE.findall(page.read_text()):
+        if language == "yaml":
+            document = yaml.safe_load(block)
+            READERS[document.get("kind", page.name)](document, tmp_path)
 
 
 def test_make_has_the_targets_that_are_named():
