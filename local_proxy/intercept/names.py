@@ -21,6 +21,7 @@ class Names:
         self._names: OrderedDict[IPAddress, tuple[str, ...]] = OrderedDict()
         self._virtual: dict[str, IPv4Address] = {}
         self._meant: dict[IPAddress, str] = {}
+        self._given = 0
 
     def remember(self, name: str, addresses: Iterable[IPAddress]) -> None:
         """A name was answered with these addresses."""
@@ -43,7 +44,9 @@ class Names:
         """
         address = self._virtual.get(name)
         if address is None:
-            address = VIRTUAL[1 + len(self._virtual) % (VIRTUAL.num_addresses - 2)]
+            address = VIRTUAL[1 + self._given % (VIRTUAL.num_addresses - 2)]
+            self._given += 1
+            self._virtual.pop(self._meant.get(address, ""), None)  # it gets another one when it is asked for again
             self._virtual[name] = address
             self._meant[address] = name
         return address
