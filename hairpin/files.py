@@ -6,6 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
+_BEGINNING = 50
+
 
 def private_directory(path: Path) -> Path:
     """The directory, made with its parents if need be; only the owner may enter it if it is new."""
@@ -29,8 +31,8 @@ def replace_file(path: Path, content: bytes, *, mode: int) -> None:
     Raises:
         OSError: the directory can't be written.
     """
-    # mkstemp makes it 0600 from the start.
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # mkstemp makes it 0600 from the start. A name may have 255 bytes; mkstemp adds some to its beginning.
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_BEGINNING]}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,10 +122,10 @@ async def target_given(
     variables, notes = _variables(options, found)
     fresh = options.files is not FilesMode.OFF and bool(found.mounts)
     if fresh:
-        write_copies(found, root)
         placing = _Placing(options.files, root, mount, (*needed, folder))
         variables, note = await placing.place(found, variables)
         notes.append(note)
+        fresh = root.exists()
     if options.files is not FilesMode.OFF and found.uncopied:
         notes.append(f"no copy is made of {', '.join(found.uncopied)}")
     if found.left:
@@ -153,7 +154,7 @@ def _variables(options: TargetOptions, found: Found) -> tuple[dict[str, str], li
 
 @dataclass(frozen=True, slots=True)
 class _Placing:
-    """How the command finds the copies."""
+    """The copies, and how the command finds them."""
 
     mode: FilesMode
     root: Path
@@ -162,6 +163,8 @@ class _Placing:
 
     async def place(self, found: Found, variables: Mapping[str, str]) -> tuple[dict[str, str], str]:
         """The variables, and a line for the user."""
+        if problem := self._write(found):
+            return dict(variables), f"files: none, {problem}"
         why = "" if self.mode is FilesMode.REWRITE or (self.mode is FilesMode.AUTO and self.mount is None) else None
         places = copy_places(found, self.root)
         planned = plan(places, self.needed, user=os.geteuid())
@@ -183,6 +186,19 @@ class _Placing:
         made, changed = rewritten(variables, elsewhere, self.root)
         made[ROOT_VARIABLE] = str(self.root)
         return made, f"{note}; {_names(changed)} lead there" if changed else note
+
+    def _write(self, found: Found) -> str:
+        """Write the copies, all or none: why that can't be done, or nothing."""
+        try:
+            write_copies(found, self.root)
+        except OSError as error:
+            shutil.rmtree(self.root, ignore_errors=True)
+            problem = f"since copies can't be written to {self.root.parent}: {error.strerror or error}"
+            if self.mode is FilesMode.AUTO:
+                return problem
+            remedy = "write off to do without"
+            raise InvalidFieldError("--files", self.mode.value, f"can't be done, {problem}", remedy) from error
+        return ""
 
     async def _mount(self, planned: Plan) -> None:
         if self.mount is None:

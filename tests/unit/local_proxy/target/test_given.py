@@ -1,6 +1,7 @@
 import asyncio
 import base64
 import dataclasses
+import errno
 import fcntl
 import json
 import os
@@ -119,6 +120,31 @@ async def test_variables_and_files_are_given(tmp_path):
         f"files: 2 copies under {root} (HAIRPIN_ROOT); CONF lead there",
         "no copy is made of /data (persistentVolumeClaim)",
     )
+
+
+async def test_a_key_may_be_as_long_as_a_configmap_has_it(tmp_path):
+    path = f"/etc/app/{'k' * 253}"
+    await given_of(TargetOptions(), dataclasses.replace(FOUND, files={path: File(b"x")}), tmp_path)
+    assert under(tmp_path / "root", path).read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("mode", [FilesMode.AUTO, FilesMode.REWRITE, FilesMode.MOUNT])
+async def test_copies_that_find_no_room_are_no_reason_not_to_start_unless_demanded(tmp_path, monkeypatch, mode):
+    def write(*_, **__):
+        (tmp_path / "root").mkdir()
+        (tmp_path / "root" / "half").touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("local_proxy.target.given.write_copies", write)
+    options = TargetOptions(files=mode)
+    if mode is FilesMode.AUTO:
+        given = await given_of(options, FOUND, tmp_path)
+        assert given.variables == {"CONF": "/etc/app/a", "MODE": "fast"}
+        assert f"files: none, since copies can't be written to {tmp_path}: No space left on device" in given.notes
+    else:
+        with pytest.raises(InvalidFieldError, match="No space left"):
+            await given_of(options, FOUND, tmp_path)
+    assert not (tmp_path / "root").exists()
 
 
 async def test_off_is_off(tmp_path):
