@@ -29,7 +29,15 @@ from local_proxy.intercept.limbo import Limbo, disconnect
 from local_proxy.intercept.machine import Fail, ToGateway
 from local_proxy.intercept.memory import read_memory, write_memory
 from local_proxy.intercept.relay import Relay
-from local_proxy.intercept.sockets import SYN_SENT, connect_here, endpoint, tcp_state, timeout, without_fast_open
+from local_proxy.intercept.sockets import (
+    SYN_SENT,
+    connect_here,
+    endpoint,
+    multipath,
+    tcp_state,
+    timeout,
+    without_fast_open,
+)
 from local_proxy.intercept.tools import Caller, Tools
 
 MOST_SECONDS = 30.0
@@ -93,6 +101,10 @@ class Exact:
         self._errors: OrderedDict[int, int] = OrderedDict()
         answers.setblocking(False)
         tools.reactor.watch(answers.fileno(), select.EPOLLIN, self._on_stream)
+
+    def can(self, handle: socket.socket) -> bool:
+        """Whether a socket can wait. One of multipath TCP can't without blocking: no simultaneous open completes it."""
+        return os.get_blocking(handle.fileno()) or not multipath(handle)
 
     def connect(self, notification: Notification, caller: Caller, address: Endpoint, to: ToGateway) -> None:
         """Connect a socket that is not connected yet."""

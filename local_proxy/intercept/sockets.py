@@ -52,6 +52,11 @@ def _own_network() -> int:
         return network(probe)
 
 
+def multipath(handle: socket.socket) -> bool:
+    """Whether a stream is of MPTCP; the kernel is asked."""
+    return handle.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL) == _IPPROTO_MPTCP
+
+
 def tcp_state(handle: socket.socket) -> int | None:
     """A TCP socket's state; None if it is none."""
     try:

@@ -234,7 +234,9 @@ class Supervisor:
                 return True
             case ToSink() if isinstance(address, Endpoint):
                 self._sink.connect(notification, handle, raw, address)
-            case ToGateway(exact=True) if isinstance(address, Endpoint) and self._exact is not None:
+            case ToGateway(exact=True) if (
+                isinstance(address, Endpoint) and self._exact is not None and self._exact.can(handle)
+            ):
                 self._exact.connect(notification, Caller(notification.id, handle, raw), address, outcome)
                 return True
             case ToGateway() if isinstance(address, Endpoint):

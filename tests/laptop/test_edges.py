@@ -238,3 +238,27 @@ async def test_an_event_loop_does_not_stand_still_where_the_gateway_does():
                 assert time.monotonic() - begin < 10
                 """,
             )
+
+
+@pytest.mark.parametrize("exact", [False, True], ids=["at-once", "exact"])
+async def test_multipath_tcp(envoy, exact):
+    """Go's `SetMultipathTCP`, `mptcpize run`. Without blocking its connects are not exact."""
+    await python(
+        envoy,
+        """
+        for blocking in (True, False):
+            try:
+                s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+            except OSError as error:
+                assert error.errno in (errno.EPROTONOSUPPORT, errno.ENOPROTOOPT), error  # a kernel without it
+                continue
+            s.setblocking(blocking)
+            assert s.connect_ex(("10.1.2.3", 80)) in (0, errno.EINPROGRESS)
+            assert select.select([], [s], [], 10)[1], "never connected"
+            assert s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+            s.setblocking(True)
+            s.sendall(b"hello\\n")
+            assert s.recv(10) == b"hello\\n"
+        """,
+        exact=exact,
+    )
