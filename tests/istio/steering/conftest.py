@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.istio_mesh import DEVELOPERS, SHOP, IstioMesh, install, operator
+from tests.support.istio_mesh import DEVELOPERS, IstioMesh, enable, install
 
 
 @pytest.fixture(scope="session")
@@ -12,6 +12,5 @@ async def mesh(shop):
     """The shop (a fixture of the mesh's) with hairpin installed for it, and the plumbing in place where tests steer."""
     await install(shop)
     await shop.client.apply(DEVELOPERS)
-    for target in ("checkout:http", "checkout:grpc", "inventory"):
-        await operator(shop, "enable", target, "-n", SHOP)
+    await enable(shop)
     return IstioMesh(shop)

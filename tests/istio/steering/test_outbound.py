@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests.support.istio_mesh import SHOP, drained, install, operator
+from tests.support.istio_mesh import SHOP, drained, enable, install, operator
 from tests.support.mesh import eventually
 
 pytestmark = [pytest.mark.timeout(240)]
@@ -35,8 +35,7 @@ async def outbound(mesh):
     await drained(await pods_of(mesh))
     yield mesh
     await install(mesh.cluster, "--delivery", "inbound")
-    for target in ("checkout:http", "checkout:grpc", "inventory"):
-        await operator(mesh.cluster, "enable", target, "-n", SHOP)
+    await enable(mesh.cluster)
 
     async def as_before():
         return await written(mesh) >= before

@@ -34,7 +34,7 @@ def service(pod, kind, ports):
 
 @contextlib.asynccontextmanager
 async def published(mesh, address, *services, flags=()):
-    """hairpin with this published address, and the operators' Services for it; all as before afterwards."""
+    """hairpin with this published address, and the operators' Services for it; those are gone afterwards."""
     client = mesh.cluster.client
     try:
         await client.apply(*services)
@@ -43,8 +43,14 @@ async def published(mesh, address, *services, flags=()):
     finally:
         for found in services:
             await client.delete("Service", found["metadata"]["name"], SHOP)
-        await install(mesh.cluster)
-        await mesh.cluster.rolled_out("StatefulSet", "hairpin-agent", SHOP)
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def unpublished(mesh):
+    """All as before once the module is over: each test here installs what it needs."""
+    yield
+    await install(mesh.cluster)
+    await mesh.cluster.rolled_out("StatefulSet", "hairpin-agent", SHOP)
 
 
 @contextlib.contextmanager
