@@ -4,19 +4,71 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import sys
 import termios
+import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 _STANDARD_ERROR = 2
 _OUTPUT_FLAGS = 1  # tcgetattr's list: iflag, oflag, …
 
+MOST_WAITING = 1000
+"""Lines that wait for a terminal that takes none; of more the latest are kept."""
 MOST_CALLS = 50
 """Lines of calls in a burst; more are left out."""
 CALLS_PER_SECOND = 10.0
 """Lines of calls that may follow."""
+
+
+class _Patient:
+    """Writes, from any thread, and has nobody wait.
+
+    A terminal that was stopped by Ctrl-S, or a pipe that nobody reads, takes its lines later, in their order. At the end of the
+    program they are waited for, as any program's are.
+
+    Args:
+        descriptor: where to.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+        self._waiting: deque[bytes] = deque(maxlen=MOST_WAITING)
+
+    def write(self, data: bytes) -> None:
+        """Write at once if that can be done, else when it can."""
+        with self._lock:
+            if not self._waiting and self._takes():
+                self._put(data)
+                return
+            self._waiting.append(data)
+            if len(self._waiting) == 1:
+                threading.Thread(target=self._catch_up, name="hairpin-console").start()
+
+    def _catch_up(self) -> None:
+        while True:
+            with self._lock:
+                data = self._waiting[0]
+            self._put(data)
+            with self._lock:
+                if self._waiting[0] is data:
+                    self._waiting.popleft()
+                if not self._waiting:
+                    return
+
+    def _takes(self) -> bool:
+        try:
+            return bool(select.select([], [self._descriptor], [], 0)[1])
+        except (OSError, ValueError):  # it is closed: so says the write
+            return True
+
+    def _put(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._descriptor, data)
 
 
 class Console:
@@ -39,6 +91,7 @@ class Console:
     ) -> None:
         environ = os.environ if environ is None else environ
         self._descriptor = descriptor
+        self._patient = _Patient(descriptor)
         self._quiet = quiet
         self._requests = requests and not quiet
         self._calls, self._called, self._untold = float(MOST_CALLS), time.monotonic(), 0
@@ -86,8 +139,7 @@ class Console:
         # A path or a header in it may hold anything; a control character would move the cursor.
         line = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
         # One write, so that the command's own lines stay whole too.
-        with contextlib.suppress(OSError):
-            os.write(self._descriptor, f"{prefix} {line}{end}".encode(errors="replace"))
+        self._patient.write(f"{prefix} {line}{end}".encode(errors="replace"))
 
     def _raw(self) -> bool:
         """Whether the command has the terminal in raw mode, where a line feed does not return the carriage."""

@@ -1,5 +1,7 @@
+import contextlib
 import os
 import pty
+import time
 import tty
 
 import pytest
@@ -93,3 +95,24 @@ def test_where_requests_get_no_lines_calls_get_none(pipe):
     console.call("call")
     console.say("up")
     assert os.read(pipe[0], 100) == b"hairpin up\n"
+
+
+def test_who_says_something_does_not_wait_for_a_reader_and_every_line_arrives_in_order():
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    filled = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            filled += os.write(writing, b"x" * 4096)
+    os.set_blocking(writing, True)
+    console = Console(descriptor=writing)
+    began = time.monotonic()
+    for number in range(3):
+        console.say(f"line {number}")
+    assert time.monotonic() - began < 5
+    with os.fdopen(reading, "rb") as reader:
+        assert reader.read(filled) == b"x" * filled
+        assert [reader.readline() for _ in range(3)] == [b"hairpin line %d\n" % number for number in range(3)]
+        console.say("at once again")
+        assert reader.readline() == b"hairpin at once again\n"
+        os.close(writing)
