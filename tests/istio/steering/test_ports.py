@@ -86,6 +86,19 @@ async def ports(mesh):
         await mesh.cluster.client.delete("RoleBinding", f"ports-{user}", SHOP)
 
 
+@pytest.fixture
+def servers(ports):
+    """Where the laptop has gunicorn."""
+    try:
+        built = builds.part("servers")
+    except MissingError as error:
+        pytest.skip(str(error))
+    ports.cluster.host.run("mkdir", "-p", SERVERS)
+    ports.cluster.host.run("mount", "--bind", str(built), SERVERS)
+    yield SERVERS
+    ports.cluster.host.run("umount", "--lazy", SERVERS)
+
+
 class Switches:
     """Which ports the program listens on."""
 
@@ -211,18 +224,12 @@ async def test_of_several_ports_the_targets_number_is_taken_unless_another_is_na
         await answered(ports, "alice", OTHER)
 
 
-async def test_forked_workers_share_the_requests_and_a_reload_loses_none(ports):
+async def test_forked_workers_share_the_requests_and_a_reload_loses_none(ports, servers):
     """gunicorn's: all workers inherit one listener, which its reload leaves open."""
-    try:
-        servers = builds.part("servers")
-    except MissingError as error:
-        pytest.skip(str(error))
-    host, home = ports.cluster.host, ports.cluster.laptop.home
-    host.run("mkdir", "-p", SERVERS)
-    host.run("mount", "--bind", str(servers), SERVERS)
-    source = host.inside(home) / "ported.py"
+    home = ports.cluster.laptop.home
+    source = ports.cluster.host.inside(home) / "ported.py"
     source.write_text(WSGI.replace("VERSION", "first"))
-    packages = f"{SERVERS}/site-packages:{PYTHON_ENVIRONMENT['PYTHONPATH']}"
+    packages = f"{servers}/site-packages:{PYTHON_ENVIRONMENT['PYTHONPATH']}"
     command = (PYTHON, "-m", "gunicorn", "-w", "2", "-b", f"127.0.0.1:{NUMBER}", "--chdir", str(home), "ported:app")
     before, after = set(), set()
 
@@ -246,7 +253,6 @@ async def test_forked_workers_share_the_requests_and_a_reload_loses_none(ports):
         assert set(counts) == {"first", "second"}, counts
         assert not before & after
         assert not [line for line in run.errors if "nothing listens" in line and "yet" not in line]
-    host.run("umount", SERVERS)
 
 
 async def some(counts, who):
