@@ -53,6 +53,7 @@ class _Patient:
         while True:
             with self._lock:
                 data = self._waiting[0]
+            self._takes(None)  # a command may have made the terminal one that does not wait
             self._put(data)
             with self._lock:
                 if self._waiting[0] is data:
@@ -60,9 +61,9 @@ class _Patient:
                 if not self._waiting:
                     return
 
-    def _takes(self) -> bool:
+    def _takes(self, seconds: float | None = 0) -> bool:
         try:
-            return bool(select.select([], [self._descriptor], [], 0)[1])
+            return bool(select.select([], [self._descriptor], [], seconds)[1])
         except (OSError, ValueError):  # it is closed: so says the write
             return True
 

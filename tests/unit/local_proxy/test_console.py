@@ -97,14 +97,15 @@ def test_where_requests_get_no_lines_calls_get_none(pipe):
     assert os.read(pipe[0], 100) == b"hairpin up\n"
 
 
-def test_who_says_something_does_not_wait_for_a_reader_and_every_line_arrives_in_order():
+@pytest.mark.parametrize("blocking", [True, False], ids=["waits", "does not wait, as a command made it"])
+def test_who_says_something_does_not_wait_for_a_reader_and_every_line_arrives_in_order(blocking):
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     filled = 0
     with contextlib.suppress(BlockingIOError):
         while True:
             filled += os.write(writing, b"x" * 4096)
-    os.set_blocking(writing, True)
+    os.set_blocking(writing, blocking)
     console = Console(descriptor=writing)
     began = time.monotonic()
     for number in range(3):
