@@ -238,10 +238,11 @@ async def test_sessions_are_listed_and_stopped(mesh):
     assert (await mesh.command("bob", "sessions")).output == nothing
     async with mesh.laptop("alice", "alice") as alice:
         session = await alice.session()
+        port = (await alice.said(r"127\.0\.0\.1:(\d+) takes the requests"))[1]
         listed = await mesh.command("bob", "sessions")
         assert listed.output[0].split()[:4] == ["NAME", "OWNER", "TARGET", "REQUESTS"]
         assert listed.output[1].split()[:-1] == [
-            session, "alice", "default/checkout:80", "header", "x-env=alice", "steal", "Active", "up",
+            session, "alice", "default/checkout:80", "header", "x-env=alice", "steal", "Active", port, "up",
         ]  # fmt: skip
         document = json.loads("\n".join((await mesh.command("bob", "sessions", "-o", "json")).output))
         assert [(item["metadata"]["name"], item["status"]["owner"]) for item in document["items"]] == [
