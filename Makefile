@@ -24,15 +24,14 @@ $(READY): requirements-dev.txt pyproject.toml
 demo: $(READY) ## a mesh on this machine and the story to follow; ONCE=1 runs the story unattended
 	$(BIN)/hairpin demo $(if $(ONCE),--once)
 
-test: $(READY) check ## every check and every test; what waits much runs beside the others
+test: $(READY) check ## every check and every test; those that take minutes of waiting run beside the others
 	@$(BIN)/python -m tests.support.cluster.binaries || true
 	@$(BIN)/python -m tests.laptop.builds || true
 	@$(BIN)/pytest -m slow -n 2 $(PYTEST) > .slow-tests.log 2>&1 & slow=$$!; \
 	$(BIN)/pytest $(PURE) -n auto $(PYTEST); pure=$$?; \
 	$(BIN)/pytest $(PURE:%=--ignore=%) --ignore=tests/istio -n 2 --dist loadfile -m "not istio and not slow" $(PYTEST); rest=$$?; \
-	$(BIN)/pytest tests/istio -m "istio and not mesh" $(PYTEST) > .api-tests.log 2>&1 & api=$$!; \
+	$(BIN)/pytest tests/istio -m "istio and not mesh" $(PYTEST); api=$$?; \
 	$(BIN)/pytest tests/istio tests/laptop -m "mesh and not slow" $(PYTEST); mesh=$$?; \
-	wait $$api; api=$$?; cat .api-tests.log; \
 	wait $$slow; slow=$$?; cat .slow-tests.log; \
 	[ $$pure = 0 ] && [ $$rest = 0 ] && [ $$api = 0 ] && [ $$mesh = 0 ] && [ $$slow = 0 ]
 
