@@ -30,10 +30,9 @@ test: $(READY) check ## every check and every test; those that take minutes of w
 	@$(BIN)/pytest -m slow -n 2 $(PYTEST) > .slow-tests.log 2>&1 & slow=$$!; \
 	$(BIN)/pytest $(PURE) -n auto $(PYTEST); pure=$$?; \
 	$(BIN)/pytest $(PURE:%=--ignore=%) --ignore=tests/istio -n 2 --dist loadfile -m "not istio and not slow" $(PYTEST); rest=$$?; \
-	$(BIN)/pytest tests/istio -m "istio and not mesh" $(PYTEST); api=$$?; \
-	$(BIN)/pytest tests/istio tests/laptop -m "mesh and not slow" $(PYTEST); mesh=$$?; \
+	$(BIN)/pytest tests/istio tests/laptop -m "istio and not slow" $(PYTEST); istio=$$?; \
 	wait $$slow; slow=$$?; cat .slow-tests.log; \
-	[ $$pure = 0 ] && [ $$rest = 0 ] && [ $$api = 0 ] && [ $$mesh = 0 ] && [ $$slow = 0 ]
+	[ $$pure = 0 ] && [ $$rest = 0 ] && [ $$slow = 0 ] && [ $$istio = 0 ]
 
 test-fast: $(READY) ## the pure tests alone: a minute
 	$(BIN)/pytest tests/unit tests/protocol -n auto $(PYTEST)

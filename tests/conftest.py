@@ -36,12 +36,6 @@ async def http() -> AsyncIterator[Http]:
         yield client
 
 
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if "cluster" in item.fixturenames:
-            item.add_marker("mesh")
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     return _judged((yield))
