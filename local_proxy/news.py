@@ -37,8 +37,7 @@ class News:
         has = frozenset(after.status.tunnels) - self._found_lost
         for agent in sorted(had - has):
             self._tunnel_lost(agent)
-        for agent in sorted(has - had):
-            self._console.say(f"the tunnel to {agent} is up")
+        self._tunnels_up(has - had)
         self._versions(after)
         remarks = {c.message for c in after.status.conditions if c.type != TUNNEL_MISSING}
         for message in sorted(remarks - self._remarks):
@@ -63,9 +62,12 @@ class News:
 
     def settled(self, session: Session) -> None:
         """The control plane has told for a while how it is."""
-        for agent in sorted(self._found_lost & frozenset(session.status.tunnels)):
-            self._console.say(f"the tunnel to {agent} is up")
+        self._tunnels_up(self._found_lost & frozenset(session.status.tunnels))
         self._found_lost = frozenset()
+
+    def _tunnels_up(self, agents: frozenset[str]) -> None:
+        for agent in sorted(agents):
+            self._console.say(f"the tunnel to {agent} is up")
 
     def _tunnel_lost(self, agent: str) -> None:
         self._console.warn(f"the tunnel to {agent} is lost: the cluster answers until it is back")

@@ -135,7 +135,8 @@ class Machine:
             return PASS
         if self._asks_name_server(address):
             return ToResolver()
-        names, decision = self.names.of(address.address), self._decided(address)
+        names = self.names.of(address.address)
+        decision = self._decided(address, names)
         if transport is Transport.UDP:
             return self._udp_connect(decision)
         match decision.action:
@@ -152,7 +153,7 @@ class Machine:
             return None
         if self._asks_name_server(address):
             return ToResolver()
-        if self._udp_connect(self._decided(address)) == PASS:
+        if self._udp_connect(self._decided(address, self.names.of(address.address))) == PASS:
             return PASS
         # ECONNREFUSED would speak of a datagram before: Java's unconnected sockets pay no heed to it, and others may send again.
         return Fail(errno.ENETUNREACH, self.udp_line(address))
@@ -171,7 +172,8 @@ class Machine:
 
     def udp_line(self, address: Endpoint) -> str:
         """What is said of a refused datagram."""
-        decision, refused = self._decided(address), f"UDP to {self.called(address)} is refused"
+        decision = self._decided(address, self.names.of(address.address))
+        refused = f"UDP to {self.called(address)} is refused"
         if decision.action is Action.REFUSE:
             return f"{refused} by {decision.source}"
         return f"{refused}: the mesh takes TCP alone; --udp pass sends it from this machine"
@@ -215,10 +217,9 @@ class Machine:
         """The agent has said nothing for so long."""
         return Fail(errno.ETIMEDOUT, f"{self.called(address)} can't be connected to: no answer within {seconds:.0f} s")
 
-    def _decided(self, address: Endpoint) -> Decision:
+    def _decided(self, address: Endpoint, names: tuple[str, ...]) -> Decision:
         """What the rules say of a destination, also of a place of this machine itself."""
-        refused = self._refused_here(address)
-        return refused or self.rules.decide(self.names.of(address.address), address.address, address.port)
+        return self._refused_here(address) or self.rules.decide(names, address.address, address.port)
 
     def _udp_connect(self, decision: Decision) -> Pass | ToSink:
         if decision.action is Action.REFUSE:

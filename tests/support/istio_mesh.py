@@ -26,7 +26,7 @@ from tests.support.mesh import Run, eventually
 from tests.support.netns import relay
 
 SHOP = "shop"
-STEERED = "checkout:http", "checkout:grpc", "inventory"
+_STEERED = "checkout:http", "checkout:grpc", "inventory"
 APPLICATIONS = Path(__file__).parents[1] / "istio" / "apps"
 _SLICES = "discovery.k8s.io/v1/EndpointSlice"
 _FOLLOWED_SECONDS = 90.0
@@ -256,7 +256,7 @@ async def install(cluster: Cluster, *flags: str, namespaces: Sequence[str] = (SH
 async def enable(cluster: Cluster) -> None:
     """The plumbing of what tests steer in the shop: by a command for each, side by side, since half of one's time is waiting."""
     async with asyncio.TaskGroup() as tasks:
-        for target in STEERED:
+        for target in _STEERED:
             tasks.create_task(operator(cluster, "enable", target, "-n", SHOP))
 
 
