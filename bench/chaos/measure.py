@@ -39,10 +39,12 @@ class Result:
     """POSTs sent while there was provably no tunnel."""
     no_tunnel_lost: int = 0
     """Those of them that the cluster did not answer."""
+    failures: list[str] = field(default_factory=list)
+    """The requests that must not have failed, in words, with their times from the fault on."""
 
     def complaints(self, *, slack: float = 1.0) -> list[str]:
         """What does not hold; times may be `slack` times as long."""
-        found = self.counts.complaints()
+        found = [*self.counts.complaints(), *self.failures]
         if self.no_tunnel_lost:
             found.append(f"{self.no_tunnel_lost} POSTs without a tunnel were not answered by the cluster")
         if self.alone and self.counts.disturbed:
@@ -100,6 +102,7 @@ async def repetition(mesh: M, fault: Fault[M], result: Result) -> None:
 def add(result: Result, struck: Struck, records: Sequence[Record], journal: str) -> None:
     """Add one repetition to the sum."""
     result.counts.add((r for r in records if r.ended >= struck.at), executed(journal))
+    result.failures += [failure(r, struck.at) for r in records if r.ended >= struck.at and r.intolerable]
     since = struck.at if struck.since is None else struck.since
     if (again := laptop_again(records, since)) is not None:
         result.again.append(again)
@@ -113,6 +116,13 @@ def add(result: Result, struck: Struck, records: Sequence[Record], journal: str)
         posts = [r for r in records if r.kind is Kind.POST and begin <= r.sent <= end]
         result.no_tunnel += len(posts)
         result.no_tunnel_lost += sum(r.refused or r.cut or r.who != CLUSTER for r in posts)
+
+
+def failure(record: Record, at: float) -> str:
+    """A request that failed, in words; `at` is when the fault was, by the clock of the record's times."""
+    said = record.text or record.error
+    times = f"sent {record.sent - at:+.2f} s from the fault, ended {record.ended - at:+.2f} s"
+    return f"{record.kind} {record.path}: {record.status or 'no answer'}, {times}: {said}"
 
 
 COLUMNS = (

@@ -55,6 +55,11 @@ class Record:
         """The application's response began and never ended."""
         return not self.refused and bool(self.error)
 
+    @property
+    def intolerable(self) -> bool:
+        """It failed as no fault may make it fail: only POSTs may, and answers of the laptop's that had begun."""
+        return (self.refused and self.kind is not Kind.POST) or (self.cut and self.kind is Kind.UNMATCHED)
+
 
 @dataclass(slots=True, kw_only=True)
 class Counts:

@@ -69,6 +69,16 @@ def test_a_matched_get_may_be_cut_and_no_more():
     assert counts.complaints() == ["2 matched GETs failed before their response began"]
 
 
+def test_what_must_not_have_failed_is_told_one_by_one():
+    total = result()
+    get = reset(3.5, took=0, ended=4.25)
+    add(total, Struck(at=3.0), [get, cut(3.5), unavailable(3.5, Kind.POST), cut(3.5, Kind.UNMATCHED)], "")
+    one, other = total.failures
+    assert one == "GET /: no answer, sent +0.50 s from the fault, ended +1.25 s: ConnectionResetError"
+    assert other.startswith("unmatched /: 200, sent +0.50 s")
+    assert f"a fault: {one}" in total.complaints()
+
+
 def test_posts_by_who_executed_them():
     journal = executed("laptop a\ncluster a\nlaptop b\nlaptop b\ncluster c\n")
     posts = [unavailable(1, Kind.POST, key=key) for key in "abcd"]
@@ -124,7 +134,7 @@ def test_another_laptop_is_not_to_be_disturbed_by_one_laptops_fault():
         assert total.counts.disturbed == 2
         assert len(total.complaints()) == alone
     total.counts.add([unavailable(2, Kind.BYSTANDER)], Counter())
-    assert len(total.complaints()) == 1
+    assert total.complaints() == ["a fault: 1 bystander's requests failed before their response began"]
 
 
 def test_times_are_judged_with_slack():
