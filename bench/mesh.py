@@ -103,7 +103,7 @@ async def bench_mesh() -> AsyncIterator[BenchMesh]:
             "plain": {"command": [*APP, "plain"], "steerable": False},
             "idle": {"command": [*APP, "idle"]},
         },
-        "developers": ["alice", "bob", "carol"],
+        "developers": ["alice", "bob", "carol", "dave"],
     }
     with tempfile.TemporaryDirectory(prefix="hairpin-bench-") as name:
         mesh = mesh_from_document(document, free_ports())

@@ -1,4 +1,4 @@
-"""What a copy costs the request that is copied: with a laptop that takes it, a dead one and a frozen one.
+"""What a copy costs the request that is copied: with a laptop that takes it, a dead one, a frozen one and a slow one.
 
 In a cluster, a copy's way (the agent's sidecar, the agent, the laptop) is on other machines than the target's pod, and takes
 no CPU from the answer. So it has other cores here, too, than the load, the caller and the target with their sidecars: what is
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 BASELINE = "no session at all"
 PAUSE = 0.005
 """Seconds between requests that are not to compete with their own copies."""
+SLOW = 1.0
+"""Seconds that the slow laptop's process takes for an answer."""
 _MADE = "cluster.hairpin|copies|80.upstream_rq_total"
 
 
@@ -44,6 +46,7 @@ async def measure(rounds: int, seconds: float) -> dict[str, Any]:
         _mirror(mesh, "alice"),
         _mirror(mesh, "bob") as bob,
         _mirror(mesh, "carol") as carol,
+        _mirror(mesh, "dave", delay=SLOW),
     ):
         control_plane(mesh).send_signal(signal.SIGSTOP)
         frozen = _tree(carol)
@@ -142,6 +145,7 @@ _ROWS = {
     "mirrored": ("target", "alice"),
     "mirrored, laptop dead": ("target", "bob"),
     "mirrored, laptop frozen": ("target", "carol"),
+    "mirrored, laptop slow": ("target", "dave"),
 }
 
 
@@ -177,10 +181,10 @@ async def _made(mesh: BenchMesh) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _mirror(mesh: BenchMesh, user: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def _mirror(mesh: BenchMesh, user: str, *, delay: float = 0.0) -> AsyncIterator[asyncio.subprocess.Process]:
     """`hairpin run --mode mirror` of the app, once a copy comes."""
     port = next(free_ports())
-    app = [sys.executable, "-m", "bench.app", str(port), f"laptop-{user}"]
+    app = [sys.executable, "-m", "bench.app", str(port), f"laptop-{user}", f"--delay={delay}"]
     flags = ["--mode", "mirror", "--env", user, "--target", "target", "--port", str(port), "--quiet"]
     process = await asyncio.create_subprocess_exec(
         *mesh.command(user, *flags, "--", *app), cwd=ROOT, stdin=asyncio.subprocess.DEVNULL, start_new_session=True

@@ -166,6 +166,8 @@ async def chaos_mesh(cluster: Cluster, folder: Path, *, pause: float = PAUSE_SEC
         try:
             for laptop in (chaos.laptop, chaos.bystander):
                 await laptop.start()
+            async with chaos.load() as load:
+                await chaos.laptops_answer(load, "at first")
             await drained(await cluster.pods(SHOP, "app=target"))  # the first session has changed their listeners
             yield chaos
         finally:
