@@ -27,6 +27,9 @@ PAUSE_SECONDS = 0.01
 """Between two requests of a connection: the machine is shared with everything that is under load."""
 TIMEOUT_SECONDS = 20.0
 """A request that takes so long has failed."""
+STUCK_SECONDS = 10.0
+"""Without an answer for so long, it is asked where the request is, while that can still be seen."""
+LOOK_SECONDS = 1.0
 BODY = b"x" * 2000
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -41,6 +44,7 @@ class Load:
         environment: the value of `x-env` in matched requests.
         bystander: the same, of the bystander's.
         pause: seconds between two requests of a connection.
+        under_way: what there is to see of requests that are under way.
     """
 
     def __init__(
@@ -51,12 +55,17 @@ class Load:
         environment: str,
         bystander: str,
         pause: float = PAUSE_SECONDS,
+        under_way: Callable[[], Awaitable[str]],
     ) -> None:
         self.records: list[Record] = []
+        self.stuck = ""
+        """Of the first request that had no answer for long: which it was, and what was under way then."""
         self._connect = connect
         self._service = service
         self._pause = pause
         self._environments = {Kind.GET: environment, Kind.POST: environment, Kind.BYSTANDER: bystander}
+        self._under_way = under_way
+        self._waiting: dict[int, Record] = {}
         self._stopping = False
         self._name = secrets.token_hex(4)
         self._keys = itertools.count()
@@ -65,13 +74,16 @@ class Load:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Load]:
         """Under load inside; at the end each connection finishes its request."""
-        async with asyncio.TaskGroup() as tasks:
-            for number, (kind, paths) in enumerate(CONNECTIONS):
-                tasks.create_task(self._connection(kind, itertools.islice(itertools.cycle(paths), number, None)))
-            try:
-                yield self
-            finally:
-                self._stopping = True
+        async with asyncio.TaskGroup() as watching:
+            watch = watching.create_task(self._watch())
+            async with asyncio.TaskGroup() as tasks:
+                for number, (kind, paths) in enumerate(CONNECTIONS):
+                    tasks.create_task(self._connection(kind, itertools.islice(itertools.cycle(paths), number, None)))
+                try:
+                    yield self
+                finally:
+                    self._stopping = True
+            watch.cancel()
 
     async def until(self, holds: Callable[[list[Record]], bool], seconds: float) -> bool:
         """Wait until the records show something; False if they don't in time."""
@@ -83,6 +95,17 @@ class Load:
         except TimeoutError:
             return False
         return True
+
+    async def _watch(self) -> None:
+        """Look once where a request is that has had no answer for long."""
+        while not self.stuck:
+            await asyncio.sleep(LOOK_SECONDS)
+            now = asyncio.get_running_loop().time()
+            for record in self._waiting.values():
+                if record.begun is None and now - record.sent > STUCK_SECONDS:
+                    seen = await self._under_way()
+                    self.stuck = f"no answer {STUCK_SECONDS:g} s after {record.kind} {record.path} was sent: {seen}"
+                    break
 
     async def _connection(self, kind: Kind, paths: Iterator[str]) -> None:
         while not self._stopping:
@@ -101,7 +124,9 @@ class Load:
         while not self._stopping:
             record = Record(kind=kind, path=next(paths), sent=asyncio.get_running_loop().time())
             writer.write(self._request(record))
+            self._waiting[id(record)] = record
             goes_on = await exchange(reader, record)
+            del self._waiting[id(record)]
             self.records.append(record)
             self._ended.set()
             if not goes_on:

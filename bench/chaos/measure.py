@@ -97,6 +97,8 @@ async def repetition(mesh: M, fault: Fault[M], result: Result) -> None:
         struck = await fault.strike(mesh)
         await mesh.laptops_answer(load, f"after: {fault.what}")
     add(result, struck, load.records, mesh.journal.read_text())
+    if load.stuck:
+        result.failures.append(load.stuck)
 
 
 def add(result: Result, struck: Struck, records: Sequence[Record], journal: str) -> None:

@@ -58,6 +58,7 @@ class StruckMesh(ABC):
             environment=self.laptop.user,
             bystander=self.bystander.user,
             pause=self._pause,
+            under_way=self.under_way,
         )
         async with load.running():
             yield load
@@ -71,6 +72,10 @@ class StruckMesh(ABC):
         for kind, laptop in ((Kind.GET, self.laptop), (Kind.BYSTANDER, self.bystander)):
             if not await load.until(_steady(kind, laptop.name), self.patience):
                 raise HairpinError(f"{what}: {laptop.user}'s laptop does not answer\n{await self.told(laptop)}")
+
+    async def under_way(self) -> str:
+        """What there is to see of requests that are under way."""
+        return "nobody knows where it is"
 
     async def told(self, laptop: Laptop) -> str:
         """What there is to learn of a laptop that does not answer."""

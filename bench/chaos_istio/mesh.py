@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,6 +31,8 @@ PAUSE_SECONDS = 0.05
 AGENT = "app.kubernetes.io/name=hairpin-agent"
 APP_PORT = 8080
 LAPTOP_PORTS = 18081, 18082
+_WAY = re.compile("(target|hairpin|inbound).*: [^0]")
+"""What is not 0, of those that are on a request's way."""
 AWAY = (aiohttp.ClientError, ApiError, OSError, TimeoutError)
 """What asking an API server shows that is not there."""
 
@@ -77,6 +80,17 @@ class IstioChaosMesh(StruckMesh):
         except AWAY as error:
             said.append(f"the API server does not answer: {error!r}")
         return "\n".join(said)
+
+    async def under_way(self) -> str:
+        """What each sidecar has under way, by its own gauges: the last one on the way that has it is where it is."""
+        said = []
+        try:
+            for pod in await self.cluster.pods(SHOP):
+                gauges = (await pod.envoy("/stats?usedonly&filter=_active$")).splitlines()
+                said += [f"{pod.name} {gauge}" for gauge in gauges if _WAY.search(gauge)]
+        except AWAY as error:
+            said.append(f"the API server does not answer: {error!r}")
+        return "\n".join(["", *said])
 
     async def connect(self) -> Streams:
         return await connect_in(self._from.network, self._to, 80)
