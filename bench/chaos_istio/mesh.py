@@ -31,8 +31,8 @@ PAUSE_SECONDS = 0.05
 AGENT = "app.kubernetes.io/name=hairpin-agent"
 APP_PORT = 8080
 LAPTOP_PORTS = 18081, 18082
-_WAY = re.compile("(target|hairpin|inbound).*: [^0]")
-"""What is not 0, of those that are on a request's way."""
+_UNDER_WAY = re.compile(r"^(.*(?:target|hairpin|inbound).*)::rq_active::([1-9]\d*)$", re.MULTILINE)
+"""An endpoint on a request's way, and how many requests it has; Istio's sidecars have no such gauges of clusters."""
 AWAY = (aiohttp.ClientError, ApiError, OSError, TimeoutError)
 """What asking an API server shows that is not there."""
 
@@ -82,12 +82,12 @@ class IstioChaosMesh(StruckMesh):
         return "\n".join(said)
 
     async def under_way(self) -> str:
-        """What each sidecar has under way, by its own gauges: the last one on the way that has it is where it is."""
+        """What each sidecar waits for, by endpoint: the last one on the way that has a request is where it is."""
         said = []
         try:
             for pod in await self.cluster.pods(SHOP):
-                gauges = (await pod.envoy("/stats?usedonly&filter=_active$")).splitlines()
-                said += [f"{pod.name} {gauge}" for gauge in gauges if _WAY.search(gauge)]
+                waits = _UNDER_WAY.findall(await pod.envoy("/clusters"))
+                said += [f"{pod.name}: {count} at {endpoint}" for endpoint, count in waits]
         except AWAY as error:
             said.append(f"the API server does not answer: {error!r}")
         return "\n".join(["", *said])
