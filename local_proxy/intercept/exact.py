@@ -11,19 +11,15 @@ a second connect.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import select
 import socket
 import struct
-import time
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from local_proxy.intercept.addresses import Endpoint, proxy_header
-from local_proxy.intercept.answers import Answer, AnswerReader
+from local_proxy.intercept.addresses import Endpoint
 from local_proxy.intercept.kernel import Notification, cookie
 from local_proxy.intercept.limbo import Limbo, disconnect
 from local_proxy.intercept.machine import Fail, ToGateway
@@ -39,31 +35,13 @@ from local_proxy.intercept.sockets import (
     without_fast_open,
 )
 from local_proxy.intercept.tools import Caller, Tools
+from local_proxy.intercept.verdicts import Question, Verdicts
 
 MOST_SECONDS = 30.0
 """How long an answer is waited for. The agent's own patience, with all of its attempts, is shorter."""
-_LAST_WORDS_SECONDS = 1.0
-"""How long after a connection's end Envoy may take to say why."""
 _MOST_ERRORS = 1024
-_RECORDS = 1 << 16
 _LOW = 0xFFFFFFFF
 _INT = struct.Struct("=i")
-
-
-@dataclass(slots=True)
-class _Question:
-    """A connection to the gateway of which we wait to hear."""
-
-    handle: socket.socket
-    """The program's, or ours."""
-    address: Endpoint
-    to: ToGateway
-    settle: Callable[[Fail | None], None]
-    """Called with what came of it: None if it is connected."""
-    here: str = ""
-    """The connection's own end, as answers name it."""
-    rest: bytes = b""
-    """What of the header is not yet written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +69,12 @@ class Exact:
     def __init__(self, tools: Tools, gateway: int, answers: socket.socket) -> None:
         self._tools = tools
         self._gateway = gateway
-        self._listener = answers
-        self._streams: dict[int, socket.socket] = {}
-        self._questions: dict[str, _Question] = {}
+        self._verdicts = Verdicts(tools, gateway, answers)
         self._limbo = Limbo()
         self._waiting: dict[Endpoint, _Waiting] = {}
         self._completing: set[socket.socket] = set()
         self._relay = Relay()
         self._errors: OrderedDict[int, int] = OrderedDict()
-        answers.setblocking(False)
-        tools.reactor.watch(answers.fileno(), select.EPOLLIN, self._on_stream)
 
     def can(self, handle: socket.socket) -> bool:
         """Whether a socket can wait. One of multipath TCP can't without blocking: no simultaneous open completes it."""
@@ -138,15 +112,11 @@ class Exact:
 
     def close(self) -> None:
         """Answer what waits."""
-        for question in tuple(self._questions.values()):
-            self._settled(question, Fail(errno.ENETDOWN))
+        self._verdicts.close()
         for made in self._completing:
             made.close()
-        for stream in self._streams.values():
-            stream.close()
         self._relay.close()
         self._limbo.close()
-        self._listener.close()
 
     # Sockets that block
 
@@ -164,7 +134,7 @@ class Exact:
             self._answer(caller, fail.error if fail else 0)
 
         os.set_blocking(handle.fileno(), False)
-        self._ask(_Question(handle, address, to, settle), _patience(handle))
+        self._verdicts.ask(Question(handle, address, to, settle), _patience(handle))
 
     def _answer(self, caller: Caller, error: int) -> None:
         os.set_blocking(caller.handle.fileno(), True)
@@ -196,7 +166,8 @@ class Exact:
             self._waiting[waiting.here] = waiting  # whoever was there before has gone, since its port was free
             ours.setblocking(False)
             ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._ask(_Question(ours, address, to, lambda fail: self._told(waiting, ours, fail)), MOST_SECONDS)
+            question = Question(ours, address, to, lambda fail: self._told(waiting, ours, fail))
+            self._verdicts.ask(question, MOST_SECONDS)
         else:
             ours.close()
         handle.close()
@@ -253,85 +224,6 @@ class Exact:
 
         self._tools.reactor.watch(descriptor, select.EPOLLOUT, ready)
         return True
-
-    # Questions, and their answers
-
-    def _ask(self, question: _Question, seconds: float) -> None:
-        handle = question.handle
-        without_fast_open(handle)
-        error = connect_here(handle, self._gateway)
-        if error not in (0, errno.EINPROGRESS):
-            question.settle(self._tools.machine.failed(question.address, question.to, None, time.monotonic()))
-            return
-        here = endpoint(handle.getsockname())
-        question.rest = proxy_header(here, question.address, question.to.target, question.to.name)
-        question.here = str(here)
-        self._questions[question.here] = question
-        descriptor = handle.fileno()
-        self._tools.reactor.watch(descriptor, select.EPOLLOUT, lambda _: self._write(question))
-        self._tools.reactor.until(descriptor, seconds, lambda: self._late(question, seconds))
-        self._write(question)
-
-    def _write(self, question: _Question) -> None:
-        """Write the header; when it is, wait for the connection's end, which comes with an answer too, or in its place."""
-        try:
-            while question.rest:
-                question.rest = question.rest[question.handle.send(question.rest) :]
-        except BlockingIOError:
-            return
-        except OSError:  # nobody takes connections
-            self._failed(question, None)
-            return
-        descriptor = question.handle.fileno()
-        self._tools.reactor.change(descriptor, select.EPOLLRDHUP, lambda _: self._ended(question))
-
-    def _ended(self, question: _Question) -> None:
-        """The gateway has closed the connection; why comes by another way, soon if at all."""
-        descriptor = question.handle.fileno()
-        self._tools.reactor.forget(descriptor)
-        self._tools.reactor.until(descriptor, _LAST_WORDS_SECONDS, lambda: self._failed(question, None))
-
-    def _late(self, question: _Question, seconds: float) -> None:
-        self._settled(question, self._tools.machine.late(question.address, seconds))
-
-    def _failed(self, question: _Question, answer: Answer | None) -> None:
-        self._settled(question, self._tools.machine.failed(question.address, question.to, answer, time.monotonic()))
-
-    def _settled(self, question: _Question, fail: Fail | None) -> None:
-        self._tools.reactor.forget(question.handle.fileno())
-        del self._questions[question.here]
-        if fail is not None:
-            self._tools.say(fail.line)
-        question.settle(fail)
-
-    def _on_stream(self, _: int) -> None:
-        """Envoy has something to say; another Envoy, if it was started anew."""
-        with contextlib.suppress(OSError):
-            stream, _ = self._listener.accept()
-            stream.setblocking(False)
-            reader = AnswerReader()
-            self._streams[stream.fileno()] = stream
-            self._tools.reactor.watch(stream.fileno(), select.EPOLLIN, lambda _: self._read(stream, reader))
-
-    def _read(self, stream: socket.socket, reader: AnswerReader) -> None:
-        try:
-            data = stream.recv(_RECORDS)
-            for answer in reader.feed(data):
-                question = self._questions.get(answer.source)
-                if question is None:
-                    continue
-                if answer.connected:
-                    self._settled(question, None)
-                else:
-                    self._failed(question, answer)
-        except BlockingIOError:
-            return
-        except (OSError, ValueError):
-            data = b""
-        if not data:
-            self._tools.reactor.forget(stream.fileno())
-            self._streams.pop(stream.fileno(), None)
-            stream.close()
 
 
 def _still(handle: socket.socket, here: Endpoint) -> bool:
