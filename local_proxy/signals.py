@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 
 FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -37,7 +38,8 @@ class Signals:
         for number in handled:
             loop.add_signal_handler(number, self._handle, number)
         try:
-            yield self
+            with _stopped_with_children():
+                yield self
         finally:
             for number in handled:
                 loop.remove_signal_handler(number)
@@ -69,6 +71,22 @@ class Signals:
             self._closing = True
             self.received = number
             self._task.cancel()
+
+
+@contextlib.contextmanager
+def _stopped_with_children() -> Iterator[None]:
+    """Have a Ctrl-Z stop us even if it comes amid the start of another program.
+
+    In vfork(2) we wait for the child and can't be stopped, and the child, stopped, never goes on: the terminal hangs. The
+    switch is the subprocess module's own (its documentation, "Disabling use of vfork() or posix_spawn()").
+    """
+    switches = vars(subprocess)
+    before = switches["_USE_VFORK"]
+    switches["_USE_VFORK"] = False
+    try:
+        yield
+    finally:
+        switches["_USE_VFORK"] = before
 
 
 def in_foreground() -> bool:

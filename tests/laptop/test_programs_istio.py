@@ -38,6 +38,7 @@ UDP = ("sendto", "connect", "sendmsg")
 CLOSED = (
     r"(?i:connection reset|ECONNRESET|socket hang up|other side closed|RemoteDisconnected|disconnected without|\bEOF\b|"
     r"received no bytes|end of file|connection closed|closed before|Empty reply|Socket closed|error reading server preface)"
+    r"|Last error: Failed to connect \("  # grpc-js, if the end comes before the server's first frame
 )
 """What programs say of a connection that was taken and closed without a word."""
 HTTP = [program for program in PROGRAMS if not program.grpc]
