@@ -35,7 +35,7 @@ SLOW = 1.0
 _MADE = "cluster.hairpin|copies|80.upstream_rq_total"
 
 
-async def measure(rounds: int, seconds: float) -> dict[str, Any]:
+async def measure(rounds: int, seconds: int) -> dict[str, Any]:
     """All rows in each placement, interleaved: one after another in each round.
 
     The control plane is frozen meanwhile, so that nobody withdraws the rules of the dead and the frozen laptop.
@@ -75,7 +75,7 @@ class _Samples:
         self._paths: dict[str, dict[int, list[dict[str, float]]]] = {}
         self._paces: dict[str, list[float]] = {}
 
-    async def add(self, seconds: float) -> None:
+    async def add(self, seconds: int) -> None:
         """One round."""
         for name, (host, environment) in self._rows.items():
             headers = {"Host": host} | ({"x-env": environment} if environment else {})
@@ -149,7 +149,7 @@ _ROWS = {
 }
 
 
-async def _paced(mesh: BenchMesh, headers: dict[str, str], seconds: float) -> float:
+async def _paced(mesh: BenchMesh, headers: dict[str, str], seconds: int) -> float:
     """The p50, in seconds, of requests on one connection with pauses: nothing queues for the machine's cores."""
     address = mesh.caller.removeprefix("http://").rstrip("/")
     host, _, port = address.rpartition(":")

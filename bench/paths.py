@@ -18,7 +18,7 @@ BASELINE = "plain sidecar"
 CONNECTIONS = (1, 16)
 
 
-async def measure(rounds: int, seconds: float) -> dict[str, Any]:
+async def measure(rounds: int, seconds: int) -> dict[str, Any]:
     """All paths, interleaved: one after another in each round.
 
     Args:
@@ -76,7 +76,7 @@ async def _expect(mesh: BenchMesh, headers: dict[str, str], who: str) -> None:
         raise HairpinError(f"a request with {headers} was answered by {found}, not by {who}: nothing to measure")
 
 
-async def sampled(url: str, headers: dict[str, str], connections: int, seconds: float) -> dict[str, float]:
+async def sampled(url: str, headers: dict[str, str], connections: int, seconds: int) -> dict[str, float]:
     """One row's load, once.
 
     Raises:

@@ -31,7 +31,7 @@ async def wrk(
     url: str,
     *,
     connections: int,
-    seconds: float,
+    seconds: int,
     headers: dict[str, str] | None = None,
     inside: Sequence[str] = (),
 ) -> Load:
@@ -40,7 +40,7 @@ async def wrk(
     Args:
         url: of what.
         connections: how many are kept open.
-        seconds: for how long.
+        seconds: for how long; wrk knows whole ones alone.
         headers: of each request.
         inside: put before the command, to run it elsewhere.
 
@@ -51,7 +51,7 @@ async def wrk(
     program = shutil.which("wrk")
     if program is None:
         raise NotFoundError("wrk is not installed; on Debian: apt-get install wrk")
-    arguments = ["-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "--timeout", "20s"]
+    arguments = ["-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "20s"]
     for name, value in (headers or {}).items():
         arguments += ["-H", f"{name}: {value}"]
     process = await asyncio.create_subprocess_exec(

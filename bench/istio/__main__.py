@@ -53,7 +53,7 @@ def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.istio", description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=7, help="of each part (default 7)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="seconds of load per path and round (default 3)")
+    parser.add_argument("--seconds", type=int, default=3, help="whole seconds of load per path and round (default 3)")
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(PARTS), help=f"of {','.join(PARTS)}")
     parser.add_argument("--install", type=str.split, default=[], metavar="FLAGS", help="flags of `hairpin install`")
     parser.add_argument("--json", type=Path, default=Path("bench/results/istio.json"), help="where the numbers go")

@@ -20,7 +20,7 @@ CAROL = "carol"
 DEAD = "dead laptop, falls back"
 
 
-async def measure(bench: IstioBench, rounds: int, seconds: float) -> dict[str, Any]:
+async def measure(bench: IstioBench, rounds: int, seconds: int) -> dict[str, Any]:
     """All paths, one after another in each round.
 
     Args:
@@ -59,7 +59,7 @@ PATHS: dict[str, tuple[str, str | None, str]] = {
 
 
 async def _sample(
-    bench: IstioBench, service: str, environment: str | None, connections: int, seconds: float
+    bench: IstioBench, service: str, environment: str | None, connections: int, seconds: int
 ) -> dict[str, float]:
     headers = request_headers(service, environment)
     before = proxies_cpu()
