@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ONCE ?=
 PURE := tests/unit tests/protocol tests/contract
+LAPTOP := tests/laptop $(patsubst %,tests/istio/steering/test_%.py,api_server_away interception mirror ports robust target versions)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast test-laptop test-istio laptop-build mesh-build mesh-up check format chaos chaos-istio bench bench-istio lock schema manifests clean
@@ -37,8 +38,8 @@ test: $(READY) check ## every check and every test; those that take minutes of w
 test-fast: $(READY) ## the pure tests alone: a minute
 	$(BIN)/pytest tests/unit tests/protocol -n auto $(PYTEST)
 
-test-laptop: $(READY) laptop-build mesh-build ## the laptop's side: programs of many languages under `hairpin run` (Node, Go, Java, Rust, musl-tools; root for the mesh)
-	$(BIN)/pytest tests/laptop $(PYTEST)
+test-laptop: $(READY) laptop-build mesh-build ## the laptop's side: programs of many languages and debuggers under `hairpin run`, also beside Istio (Node, Go, Java, Rust, musl-tools; root for the mesh)
+	$(BIN)/pytest $(LAPTOP) $(PYTEST)
 
 laptop-build: $(READY) ## those programs, at pinned versions: minutes once, cached in ~/.cache/hairpin
 	$(BIN)/python -m tests.laptop.builds
