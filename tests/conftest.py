@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from hairpin import ports as ports_module
 from hairpin.envoy.binary import find_envoy
 from tests.support.cluster.fixtures import api_server, cluster, shop
 from tests.support.envoy import Http, Ports, http_client
 from tests.support.skips import EXPECTED, everything_must_run, is_expected, patterns
 
 __all__ = ["api_server", "cluster", "shop"]  # fixtures
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_ports() -> Iterator[None]:
+    """The ports that this process chooses are no other test process': two meshes that chose the same at once would both fail."""
+    with contextlib.ExitStack() as held, pytest.MonkeyPatch.context() as patch:
+        for first in range(30_000, 32_500, 500):
+            taken = held.enter_context(socket.socket(socket.AF_UNIX))
+            with contextlib.suppress(OSError):
+                taken.bind(f"\0hairpin-tests-{first}")  # gone with this process
+                patch.setattr(ports_module, "FIRST", first)
+                patch.setattr(ports_module, "LAST", first + 499)
+                break
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -98,9 +98,13 @@ class MeshSupervisor:
         await self._listening("the control plane", self.mesh.control_plane.api, self.control_plane)
         await self._listening("the control plane", self.mesh.control_plane.xds)
         progress("control plane")
-        async with asyncio.TaskGroup() as starting:
-            for proxy in self.proxies.values():
-                starting.create_task(proxy.start())
+        async with asyncio.TaskGroup() as watching:
+            # Where a stranger listens on its port, it was taken for the control plane so far.
+            watch = watching.create_task(self._lasting("the control plane", self.control_plane))
+            async with asyncio.TaskGroup() as starting:
+                for proxy in self.proxies.values():
+                    starting.create_task(proxy.start())
+            watch.cancel()
         for proxy in self.proxies.values():
             tasks.create_task(proxy.run())  # started again when it dies, until it is stopped
         progress("sidecars")
@@ -123,8 +127,8 @@ class MeshSupervisor:
     async def _listening(self, what: str, address: SocketAddress, program: Program | None = None) -> None:
         self._awaited = what, address
         while True:
-            if program is not None and program.restarts >= MOST_FAILURES:
-                raise HairpinError(f"{what} ended {program.restarts} times before it listened: {program.last_words()}")
+            if program is not None:
+                _check(what, program)
             try:
                 _, writer = await asyncio.open_connection(address.host, address.port)
             except OSError:
@@ -135,6 +139,11 @@ class MeshSupervisor:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
             return
+
+    async def _lasting(self, what: str, program: Program) -> None:
+        while True:
+            _check(what, program)
+            await asyncio.sleep(0.05)
 
     def _python(self, name: str, module: str, settings: str) -> Program:
         command = [sys.executable, "-m", module, "--config", settings]
@@ -156,6 +165,11 @@ class MeshSupervisor:
             kind=kind,
         )
         return ManagedEnvoy(f"{kind}-{name}", bootstrap, self.folder.run(f"{kind}-{name}"))
+
+
+def _check(what: str, program: Program) -> None:
+    if program.restarts >= MOST_FAILURES:
+        raise HairpinError(f"{what} ended {program.restarts} times before it listened: {program.last_words()}")
 
 
 def service_environment(workload: Workload) -> dict[str, str]:

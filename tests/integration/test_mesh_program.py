@@ -11,8 +11,9 @@ import sys
 
 import pytest
 
+from hairpin.errors import HairpinError
 from hairpin.mesh.program import Program
-from tests.support.mesh import eventually
+from tests.support.mesh import echo_mesh, eventually, running_mesh
 
 
 @contextlib.asynccontextmanager
@@ -57,3 +58,22 @@ async def test_one_that_always_fails_is_started_less_and_less_often(tmp_path, ca
     async with running(program(tmp_path, "raise SystemExit(3)")):
         await eventually(four, "it has failed four times")
     assert pauses()[:4] == ["0.0", "0.1", "0.2", "0.4"]
+
+
+async def test_a_stranger_in_the_control_planes_place_is_named(tmp_path):
+    """It answers, so it is not missed: as another mesh's control plane that has chosen the same ports."""
+    mesh = echo_mesh()
+    places = mesh.control_plane.api, mesh.control_plane.xds
+    async with contextlib.AsyncExitStack() as strangers:
+        for place in places:
+            stranger = await asyncio.start_server(lambda _, writer: writer.close(), place.host, place.port)
+            await strangers.enter_async_context(stranger)
+        with pytest.raises(ExceptionGroup) as raised:
+            async with asyncio.timeout(30), running_mesh(mesh, tmp_path):
+                pass
+    error = raised.value
+    while isinstance(error, ExceptionGroup):
+        (error,) = error.exceptions
+    assert isinstance(error, HairpinError)
+    told = rf"the control plane ended 3 times before it listened: .*{re.escape(str(mesh.control_plane.xds))}"
+    assert re.match(told, str(error)), error
