@@ -19,6 +19,7 @@ from hairpin.envoy.config import (
     ads_cluster,
     as_downstream,
     downstream_tls,
+    hears,
     http2_upstream,
     http_manager,
     json_log,
@@ -135,6 +136,7 @@ def _tunnel_listener(settings: AgentSettings, at: SocketAddress) -> Config:
         "name": "tunnel",
         "address": address(at),
         "filter_chains": [{"transport_socket": downstream_tls(settings.identity), "filters": [tunnel]}],
+        **hears("tls_inspector"),
     }
 
 
@@ -199,7 +201,12 @@ def _steer_listener(settings: AgentSettings, at: SocketAddress) -> Config:
         upgrade_configs=[{"upgrade_type": "websocket"}],
         access_log=[_request_log(settings)],
     )
-    return {"name": "steer", "address": address(at), "filter_chains": [{"filters": [manager]}]}
+    return {
+        "name": "steer",
+        "address": address(at),
+        "filter_chains": [{"filters": [manager]}],
+        **hears("http_inspector"),
+    }
 
 
 def _request_log(settings: AgentSettings) -> Config:

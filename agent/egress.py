@@ -18,6 +18,7 @@ from hairpin.envoy.config import (
     address,
     discovered_filter,
     downstream_tls,
+    hears,
     http_manager,
     message,
     pipe,
@@ -102,7 +103,12 @@ def egress_listener(settings: AgentSettings) -> Config:
         },
     )
     secure = {"transport_socket": downstream_tls(settings.identity), "filters": [manager]}
-    return {"name": "egress", "address": address(settings.egress), "filter_chains": [secure]}
+    return {
+        "name": "egress",
+        "address": address(settings.egress),
+        "filter_chains": [secure],
+        **hears("tls_inspector"),
+    }
 
 
 def egress_clusters(settings: AgentSettings) -> list[Config]:

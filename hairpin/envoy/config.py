@@ -104,6 +104,26 @@ def _protocol_options(**fields: Any) -> Config:
     return {_HTTP_OPTIONS: {"@type": _TYPES + _HTTP_OPTIONS, **fields}}
 
 
+def hears(inspector: str) -> Config:
+    """Fields of a listener beside reverse tunnels: each connection waits for its first bytes, 0.1 s at most, and then hears more.
+
+    Envoy 1.40 closes a reverse tunnel's socket, and takes its events back only later. A connection that is accepted between
+    the two gets the same descriptor's number, and no event ever: whoever sent a request on it waits without end
+    (docs/decisions/0030). A listener filter's wait ends in any case, and has its events registered anew.
+
+    Args:
+        inspector: the filter that waits: `http_inspector`, or `tls_inspector` where connections are TLS.
+    """
+    kind = "".join(word.capitalize() for word in inspector.split("_"))
+    return {
+        "listener_filters": [
+            typed(f"envoy.filters.listener.{inspector}", f"extensions.filters.listener.{inspector}.v3.{kind}")
+        ],
+        "listener_filters_timeout": "0.1s",
+        "continue_on_listener_filters_timeout": True,
+    }
+
+
 def http_manager(stat_prefix: str, *, filters: tuple[Config, ...] = (), **fields: Any) -> Config:
     """The HTTP connection manager as a network filter; the router ends its filters.
 

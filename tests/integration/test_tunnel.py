@@ -205,3 +205,24 @@ async def _connected(agent: AgentProxy, session: str) -> bool:
         return await agent.answers(session)
     except aiohttp.ClientError:
         return False
+
+
+async def test_a_connection_that_comes_as_a_tunnel_goes_is_heard(tmp_path):
+    """It gets the number of the tunnel's descriptor, whose events Envoy 1.40 has not yet taken back (decision 30)."""
+    async with tunnels(tmp_path) as made, echo_process("alice") as app:
+        agent = await made.agent()
+        alice = await made.laptop("alice", agent, app=app.http)
+        for _ in range(4):  # of these, without the listener's wait, three heard nothing
+            await eventually(lambda: agent.answers("alice"), what="alice's laptop answers")
+            agent.signal(signal.SIGSTOP)
+            alice.signal(signal.SIGKILL)
+            streams = [await asyncio.open_connection(*agent.steer) for _ in range(4)]
+            for _, writer in streams:
+                writer.write(b"GET / HTTP/1.1\r\nhost: checkout\r\nx-hairpin-session: alice\r\n\r\n")
+            await asyncio.sleep(0.1)  # the kernel has all of it, when the agent looks next
+            agent.signal(signal.SIGCONT)
+            async with asyncio.timeout(10):
+                answers = [await reader.readline() for reader, _ in streams]
+            assert answers == [b"HTTP/1.1 503 Service Unavailable\r\n"] * 4
+            for _, writer in streams:
+                writer.close()
