@@ -12,7 +12,7 @@ from typing import Protocol
 
 from hairpin.errors import HairpinError
 from hairpin.kubernetes.api import Api
-from hairpin.kubernetes.portforward import PortForward
+from hairpin.kubernetes.portforward import PortForward, Right
 from hairpin.model.session import AgentAddress, EgressAddress, Session
 
 
@@ -117,7 +117,10 @@ async def port_forwards(
     """Port-forwards to pods of a namespace, by hairpin itself, until the context ends."""
     tasks = asyncio.TaskGroup()
     await tasks.__aenter__()
-    forwards = PortForwards(lambda pod, port: PortForward(api, namespace, pod, port, tasks, on_error=on_error))
+    right = Right()
+    forwards = PortForwards(
+        lambda pod, port: PortForward(api, namespace, pod, port, tasks, on_error=on_error, right=right)
+    )
     try:
         yield forwards
     finally:

@@ -39,6 +39,28 @@ _HIGH = 4 * _CHUNK
 """Bytes read here and not sent yet, past which no more are read."""
 
 
+class Right:
+    """Whether we may connect to a namespace's pods: that it was so once, and since when it has not been.
+
+    What is borne is not told: an API server that has just begun forbids everything for a moment.
+    """
+
+    def __init__(self) -> None:
+        self._proven = False
+        self._missed: float | None = None
+
+    def works(self) -> None:
+        """A connection was let through."""
+        self._proven, self._missed = True, None
+
+    def is_borne(self) -> bool:
+        """One was forbidden: whether that may be for a moment."""
+        if not self._proven:
+            return False
+        self._missed = self._missed or time.monotonic()
+        return time.monotonic() - self._missed < _BORNE_SECONDS
+
+
 @contextlib.asynccontextmanager
 async def forward(
     api: Api, namespace: str, pod: str, port: int, *, on_error: Callable[[HairpinError], None] | None = None
@@ -73,6 +95,7 @@ class PortForward:
         port: of the pod.
         tasks: the group.
         on_error: as `forward` has it.
+        right: shared with the forwards of the same namespace.
     """
 
     def __init__(
@@ -84,6 +107,7 @@ class PortForward:
         tasks: asyncio.TaskGroup,
         *,
         on_error: Callable[[HairpinError], None] | None = None,
+        right: Right | None = None,
     ) -> None:
         self._api = api
         self._pod = f"{namespace}/{pod}"
@@ -93,8 +117,7 @@ class PortForward:
         self._tasks = tasks
         self._on_error = on_error or (lambda error: log.warning("%s", error))
         self._told = ""
-        self._worked = False
-        self._forbidden: float | None = None
+        self._right = right or Right()
         self._server: asyncio.Server | None = None
         self._running: set[asyncio.Task[None]] = set()
 
@@ -130,8 +153,10 @@ class PortForward:
             async with self._api.websocket(self._path, query=query, protocols=(_PROTOCOL,)) as socket:
                 await self._pump(connection, socket)
         except ApiError as error:
-            if not self._is_borne(error):
-                self._tell(await self._explained(error))
+            if isinstance(error, ApiForbiddenError) and self._right.is_borne():
+                return
+            if explained := await self._explained(error):
+                self._tell(explained)
         except HairpinError as error:  # credentials
             self._tell(error)
 
@@ -154,7 +179,8 @@ class PortForward:
             if channel not in begun:
                 begun.add(channel)
             elif channel == _DATA:
-                self._told, self._worked, self._forbidden = "", True, None
+                self._told = ""
+                self._right.works()
                 connection.write(memoryview(data)[1:])
                 if connection.full:
                     await connection.emptied()
@@ -163,17 +189,16 @@ class PortForward:
         if problem:
             self._tell(UnavailableError(f"port {self._port} of pod {self._pod} can't be reached: {problem.strip()}"))
 
-    def _is_borne(self, error: ApiError) -> bool:
-        if not self._worked or not isinstance(error, ApiForbiddenError):
-            return False
-        self._forbidden = self._forbidden or time.monotonic()
-        return time.monotonic() - self._forbidden < _BORNE_SECONDS
+    async def _explained(self, error: ApiError) -> HairpinError | None:
+        """The error with the API server's words, which a refused WebSocket does not bring; the same asked as plain GET does.
 
-    async def _explained(self, error: ApiError) -> HairpinError:
-        """The error with the API server's words, which a refused WebSocket does not bring; the same asked as plain GET does."""
+        None if it is borne.
+        """
         try:
             await self._api.call("GET", self._path, query={"ports": str(self._port)})
         except ApiForbiddenError as said:
+            if self._right.is_borne():
+                return None
             return HairpinError(
                 f"you may not connect to pod {self._pod}: {said}; it takes `get` and `create` on pods/portforward, which "
                 f"the ClusterRole hairpin-developer has: ask an operator to bind it in namespace {self._namespace}"

@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from hairpin.errors import HairpinError
+from hairpin.kubernetes import portforward
 from hairpin.kubernetes.api import connect
-from hairpin.kubernetes.portforward import PortForward, forward
+from hairpin.kubernetes.portforward import PortForward, Right, forward
 from hairpin.model.session import AgentAddress, Session, SessionSpec, SessionStatus
 from local_proxy.control_planes import Connection
 from local_proxy.kubectl import kubectl_forwards
@@ -206,6 +207,27 @@ async def test_why_there_is_no_connection_is_told_once(api, name, port, words):
     with pytest.raises(HairpinError, match=words):
         raise told[0]
     assert len(told) == 1
+
+
+async def test_being_forbidden_is_borne_for_a_while_once_another_pod_was_reached(api, monkeypatch):
+    """An API server that has just begun forbids everything, also what is asked for the first time."""
+    monkeypatch.setattr(portforward, "_BORNE_SECONDS", 1.0)
+    told: list[HairpinError] = []
+    right = Right()
+    async with asyncio.TaskGroup() as tasks:
+        echo, other = (
+            PortForward(api, NAMESPACE, name, 7000, tasks, on_error=told.append, right=right)
+            for name in ("echo", "other")
+        )
+        reached, forbidden = await echo.listen(), await other.listen()
+        await read_all(reached, b"x", 1)
+        assert await read_all(forbidden) == b""
+        assert told == []
+        await asyncio.sleep(1.0)
+        assert await read_all(forbidden) == b""
+        assert [str(error).partition(":")[0] for error in told] == ["you may not connect to pod forwards/other"]
+        echo.close()
+        other.close()
 
 
 async def test_a_pod_in_the_place_of_another_is_found(there, api):
