@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ONCE ?=
 PURE := tests/unit tests/protocol tests/contract
-LAPTOP := tests/laptop $(patsubst %,tests/istio/steering/test_%.py,api_server_away interception mirror ports robust target versions)
+LAPTOP := tests/laptop $(patsubst %,tests/istio/steering/test_%.py,interception mirror ports robust target versions api_server_away)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast test-laptop test-istio laptop-build mesh-build mesh-up check format chaos chaos-istio bench bench-istio lock schema manifests clean

@@ -7,6 +7,8 @@ import json
 import pytest
 
 from tests.support.cluster.images import PYTHON
+from tests.support.cluster.names import Resolver
+from tests.support.cluster.pods import DNS
 from tests.support.istio_mesh import SHOP, followed
 from tests.support.mesh import eventually
 
@@ -47,6 +49,12 @@ async def headless(mesh):
     """The mesh with a Service that has no address of its own."""
     await mesh.cluster.client.apply(HEADLESS)
     await followed(mesh.cluster, SHOP, "checkout-pods")
+    caller = await mesh.cluster.pod(SHOP, "app=frontend")
+
+    async def named():
+        return await Resolver(caller.network, DNS, SHOP).resolve("checkout-pods")
+
+    await eventually(named, "the cluster's DNS has heard of it")
     yield mesh
     await mesh.cluster.client.delete("Service", "checkout-pods", SHOP)
 

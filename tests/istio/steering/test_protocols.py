@@ -63,6 +63,7 @@ async def sessions(mesh, entries):
         await first.said("takes the requests")
         second = await stack.enter_async_context(mesh.hairpin("alice", *start, "checkout:7070", "--port", GRPC_PORT))
         await second.said("takes the requests")
+        await mesh.answered_by(LAPTOP, "alice")  # istiod has told the sidecars
         yield
 
 

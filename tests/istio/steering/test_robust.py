@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Iterator
 from signal import SIGCONT, SIGSTOP
 
@@ -97,7 +98,7 @@ async def test_a_network_that_goes_and_comes_back_with_another_address_costs_no_
 
 
 async def test_agents_that_are_rolled_out_one_by_one_cost_no_request(mesh):
-    annotated = {"metadata": {"annotations": {"example.com/restarted": "once"}}}
+    annotated = {"metadata": {"annotations": {"example.com/restarted": secrets.token_hex(4)}}}
     async with mesh.laptop("alice", "alice") as run:
         session, start = await run.session(), len(run.errors)
         async with mesh.traffic("alice") as steered, mesh.traffic() as others:
