@@ -21,11 +21,13 @@ from hairpin.envoy.config import (
     downstream_tls,
     hears,
     http2_upstream,
+    http_inspector,
     http_manager,
     json_log,
     message,
     san,
     set_header,
+    tls_inspector,
     typed,
     upstream_tls,
     virtual_host,
@@ -136,7 +138,7 @@ def _tunnel_listener(settings: AgentSettings, at: SocketAddress) -> Config:
         "name": "tunnel",
         "address": address(at),
         "filter_chains": [{"transport_socket": downstream_tls(settings.identity), "filters": [tunnel]}],
-        **hears("tls_inspector"),
+        **hears(tls_inspector()),
     }
 
 
@@ -205,7 +207,7 @@ def _steer_listener(settings: AgentSettings, at: SocketAddress) -> Config:
         "name": "steer",
         "address": address(at),
         "filter_chains": [{"filters": [manager]}],
-        **hears("http_inspector"),
+        **hears(http_inspector()),
     }
 
 

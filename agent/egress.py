@@ -24,6 +24,7 @@ from hairpin.envoy.config import (
     pipe,
     set_header,
     static_cluster,
+    tls_inspector,
     typed,
     virtual_host,
 )
@@ -107,7 +108,7 @@ def egress_listener(settings: AgentSettings) -> Config:
         "name": "egress",
         "address": address(settings.egress),
         "filter_chains": [secure],
-        **hears("tls_inspector"),
+        **hears(tls_inspector()),
     }
 
 

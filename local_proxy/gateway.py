@@ -8,10 +8,20 @@ program's connection is then closed, as a sidecar closes one that leads nowhere.
 
 from __future__ import annotations
 
-from hairpin.envoy.config import Config, as_downstream, json_log, pipe, static_cluster, tcp, typed
+from hairpin.envoy.config import (
+    Config,
+    as_downstream,
+    http_inspector,
+    inspected,
+    json_log,
+    pipe,
+    static_cluster,
+    tcp,
+    typed,
+)
 from hairpin.headers import HOST_HEADER
 from local_proxy.egress import FOREVER, LOOPBACK, plain_cluster, request_log
-from local_proxy.inject import AUTHORITY_STATE, HTTP1, INSPECTION, NAME_STATE, filter_state, http_chain, inspector
+from local_proxy.inject import AUTHORITY_STATE, HTTP1, INSPECTION, NAME_STATE, filter_state, http_chain
 from local_proxy.laptop_settings import LaptopSettings
 
 AUTHORITY_TLV = 0x02
@@ -62,9 +72,7 @@ def gateway_listeners(settings: LaptopSettings) -> list[Config]:
     return [
         gateway
         | {
-            "listener_filters": [read, inspector()],
-            "listener_filters_timeout": INSPECTION,
-            "continue_on_listener_filters_timeout": True,
+            **inspected(read, http_inspector(), at_most=INSPECTION),
             "filter_chains": [http_chain(settings.inject, HTTP, _AUTHORITY, _NAME, request_log())],
             "default_filter_chain": bytes_only,
         },

@@ -97,11 +97,6 @@ def not_injected() -> Config:
     return {_FILTER: message("config.route.v3.FilterConfig", disabled=True)}
 
 
-def inspector() -> Config:
-    """The listener filter that tells HTTP from other bytes."""
-    return typed("envoy.filters.listener.http_inspector", "extensions.filters.listener.http_inspector.v3.HttpInspector")
-
-
 def http_chain(environment: Environment, cluster: str, authority: str, name: str, log: Config) -> Config:
     """The gateway's filter chain for connections that are HTTP.
 

@@ -104,7 +104,26 @@ def _protocol_options(**fields: Any) -> Config:
     return {_HTTP_OPTIONS: {"@type": _TYPES + _HTTP_OPTIONS, **fields}}
 
 
-def hears(inspector: str) -> Config:
+def http_inspector() -> Config:
+    """The listener filter that tells HTTP from other bytes."""
+    return typed("envoy.filters.listener.http_inspector", "extensions.filters.listener.http_inspector.v3.HttpInspector")
+
+
+def tls_inspector() -> Config:
+    """The listener filter that tells TLS from other bytes."""
+    return typed("envoy.filters.listener.tls_inspector", "extensions.filters.listener.tls_inspector.v3.TlsInspector")
+
+
+def inspected(*filters: Config, at_most: str) -> Config:
+    """Fields of a listener whose filters see a connection's first bytes; without any, it goes on `at_most` (`0.3s`) later."""
+    return {
+        "listener_filters": [*filters],
+        "listener_filters_timeout": at_most,
+        "continue_on_listener_filters_timeout": True,
+    }
+
+
+def hears(inspector: Config) -> Config:
     """Fields of a listener beside reverse tunnels: each connection waits for its first bytes, 0.1 s at most, and then hears more.
 
     Envoy 1.40 closes a reverse tunnel's socket, and takes its events back only later. A connection that is accepted between
@@ -112,16 +131,9 @@ def hears(inspector: str) -> Config:
     (docs/decisions/0030). A listener filter's wait ends in any case, and has its events registered anew.
 
     Args:
-        inspector: the filter that waits: `http_inspector`, or `tls_inspector` where connections are TLS.
+        inspector: the filter that waits: `http_inspector()`, or `tls_inspector()` where connections are TLS.
     """
-    kind = "".join(word.capitalize() for word in inspector.split("_"))
-    return {
-        "listener_filters": [
-            typed(f"envoy.filters.listener.{inspector}", f"extensions.filters.listener.{inspector}.v3.{kind}")
-        ],
-        "listener_filters_timeout": "0.1s",
-        "continue_on_listener_filters_timeout": True,
-    }
+    return inspected(inspector, at_most="0.1s")
 
 
 def http_manager(stat_prefix: str, *, filters: tuple[Config, ...] = (), **fields: Any) -> Config:
