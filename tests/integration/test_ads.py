@@ -222,7 +222,13 @@ class TestManyStreams:
             await bad.send(request(ECDS, "e"))
             await bad.receive()
             await bad.send(nack(ECDS, "e", nonce=1, error="unknown extension"))
-            proxies = await plane.registry.wait_for(lambda all_: any(p.types and p.types[ECDS].nack for p in all_))
+            # Two connections: the refusal may be read before the other's acknowledgement.
+            proxies = await plane.registry.wait_for(
+                lambda all_: (
+                    any(p.types and p.types[ECDS].nack for p in all_)
+                    and any(p.types and p.types[ECDS].version_synced for p in all_)
+                )
+            )
             (refusal,) = [p.types[ECDS].nack for p in proxies if p.types[ECDS].nack]
             assert refusal is not None
             assert (refusal.version, refusal.reason) == (now.version(ECDS), "unknown extension")
