@@ -112,12 +112,13 @@ async def run_child(
     folder: Path | None = None,
     warn: Callable[[str], None] = lambda _: None,
     start: Starter | None = None,
+    if_killed: guard.IfKilled = guard.IfKilled.END,
 ) -> AsyncIterator[Child]:
     """Run a command: signals are passed on to it inside the context, and it has ended at the context's end.
 
-    If the context is left early, it gets SIGTERM and, two seconds later, SIGKILL. If we are killed, the same happens,
-    and `folder`, where our keys lie, is removed. If it heeds no Ctrl-C, `warn` is told so at the second, and the third
-    kills it. `start` makes the process, if not we ourselves.
+    If the context is left early, it gets SIGTERM and, two seconds later, SIGKILL. If we are killed, the same happens
+    unless `if_killed` keeps it, and `folder`, where our keys lie, is removed. If it heeds no Ctrl-C, `warn` is told so at
+    the second, and the third kills it. `start` makes the process, if not we ourselves.
 
     Raises:
         CommandNotFoundError: there is no such command, or its interpreter is missing.
@@ -128,7 +129,7 @@ async def run_child(
     child = Child(await _start(start or start_natively, program, command, environ))
     insistence = Insistence(child.pid, Path(command[0]).name, warn)
     try:
-        async with _guarded(child.pid, folder):
+        async with _guarded(child.pid, folder, if_killed):
             try:
                 with signals.forwarded(child.send_signal, insistence.interrupted):
                     yield child
@@ -206,8 +207,8 @@ def _restore_terminal(settings: list[Any] | None) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _guarded(pid: int, folder: Path | None) -> AsyncIterator[None]:
-    """Have the command ended if we are killed."""
+async def _guarded(pid: int, folder: Path | None, if_killed: guard.IfKilled) -> AsyncIterator[None]:
+    """Have `if_killed` done, and the folder removed, if we are killed."""
     try:
         started = psutil.Process(pid).create_time()
     except psutil.Error:  # it has ended already
@@ -217,6 +218,7 @@ async def _guarded(pid: int, folder: Path | None) -> AsyncIterator[None]:
         sys.executable,
         "-P",  # its folder is no place to import from
         guard.__file__,
+        if_killed,
         str(pid),
         repr(started),
         *([str(folder)] if folder else []),

@@ -1,11 +1,11 @@
-"""Ends the command when hairpin itself is killed: a process that waits for the end of a pipe.
+"""Cleans up when hairpin itself is killed: a process that waits for the end of a pipe.
 
-    python guard.py PID STARTED [FOLDER] < pipe
+    python guard.py end|keep PID STARTED [FOLDER] < pipe
 
 It stands in a session of its own, so that no Ctrl-C reaches it, and does nothing until the pipe closes. If hairpin wrote
-`done` before, it leaves. If not, hairpin was killed: the command and its descendants get SIGTERM, and after a while SIGKILL;
-FOLDER, where keys lie, is removed. PR_SET_PDEATHSIG would not do: it reaches the command alone, not the server that the
-command started, which would keep the port; and it is Linux's alone.
+`done` before, it leaves. If not, hairpin was killed: the command and its descendants get SIGTERM, and after a while SIGKILL,
+unless the user keeps them (`--if-killed`); FOLDER, where keys lie, is removed. PR_SET_PDEATHSIG would not do: it reaches
+the command alone, not the server that the command started, which would keep the port; and it is Linux's alone.
 
 It runs as a script, so as to start without the package, and imports psutil only when there is something to end.
 """
@@ -15,17 +15,27 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
+from enum import StrEnum
 
 GRACE_SECONDS = 2.0
 """How long the command has to end by itself."""
 
 
+class IfKilled(StrEnum):
+    """What becomes of the command if hairpin is killed."""
+
+    END = "end"
+    KEEP = "keep"
+    """It goes on; its calls that were ours to answer fail."""
+
+
 def main() -> None:
     """Wait for the end of standard input, and clean up unless told that all is done."""
-    pid, started, folders = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
+    if_killed, pid, started, folders = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]
     if sys.stdin.buffer.read().endswith(b"done\n"):
         return
-    end(pid, started)
+    if if_killed == IfKilled.END:
+        end(pid, started)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -18,6 +18,7 @@ from hairpin.model.target import Target
 from hairpin.model.version import OURS
 from hairpin.ports import free_ports
 from local_proxy.control_planes import Connection
+from local_proxy.guard import IfKilled
 from local_proxy.intercept.choices import Connect, Intercept, UdpPolicy
 from local_proxy.rule_flags import rules_in
 from local_proxy.rules import Rule
@@ -70,6 +71,7 @@ class RunOptions:
     intercept: Intercept = Intercept.AUTO
     connect: Connect = Connect.AT_ONCE
     udp: UdpPolicy = UdpPolicy.REFUSE
+    if_killed: IfKilled = IfKilled.END
     inject_env: bool = False
     """Whether the environment's header is added to the command's requests that lack it."""
     connection: Connection = field(default_factory=Connection)
@@ -126,6 +128,7 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
         intercept=_choice("--intercept", arguments.intercept, Intercept),
         connect=_choice("--connect", arguments.connect, Connect),
         udp=_choice("--udp", arguments.udp, UdpPolicy),
+        if_killed=_choice("--if-killed", arguments.if_killed, IfKilled),
         inject_env=arguments.inject_env,
         from_target=target_options(arguments),
         connection=connection_of(arguments),

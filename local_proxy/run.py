@@ -178,6 +178,7 @@ async def _serve_given(
             folder=link.directory,
             warn=console.warn,
             start=interception.start,
+            if_killed=options.if_killed,
         ) as child,
         asyncio.TaskGroup() as tasks,
     ):

@@ -89,6 +89,13 @@ class Run(Command):
         here.add_argument(
             "--lease", metavar="SECONDS", help="how long the requests stay taken after the tunnel is lost (default: 10)"
         )
+        here.add_argument(
+            "--if-killed",
+            default="end",
+            metavar="WHAT",
+            help="what becomes of the command if hairpin itself is killed: end (default), or keep: it goes on, and its "
+            "connects fail",
+        )
         add_connection_arguments(parser)
         cluster = parser.add_argument_group("in Kubernetes")
         cluster.add_argument(

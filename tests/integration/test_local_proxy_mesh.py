@@ -7,10 +7,12 @@ import os
 import re
 import signal
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
 
+from local_proxy import guard
 from tests.support.envoy import eventually
 from tests.support.mesh import echo_mesh, running_mesh
 
@@ -164,6 +166,51 @@ async def test_the_command_ends_when_hairpin_is_killed_and_no_call_of_its_hangs(
             return not [pid for pid in await said(0) if runs(int(pid))]
 
         await eventually(gone, what="both processes have ended")
+
+
+KEPT = """
+import os, socket, time
+address = socket.gethostbyname("inventory")
+code = None
+while True:
+    before, code = code, socket.socket().connect_ex((address, 80))
+    if code != before:
+        print(os.getpid(), code, flush=True)
+    time.sleep(0.01)
+"""
+
+
+async def test_a_command_that_is_to_be_kept_goes_on_and_is_told_by_its_calls(mesh):
+    """As one whose debugger holds what was hard to come by."""
+    flags = ("--mode", "egress", "--intercept", "on", "--if-killed", "keep")
+    async with mesh.hairpin("bob", "run", *flags, "--", sys.executable, "-c", KEPT) as run:
+
+        async def said(code):
+            return next((int(line.split()[0]) for line in run.output if line.endswith(f" {code}")), None)
+
+        async def wait_until_said(code):
+            return await eventually(lambda: said(code), what=f"a connect gives {code}")
+
+        kept = psutil.Process(await wait_until_said(0))
+        try:
+            folder = Path((await eventually(lambda: guard_of(kept.pid), what="its guard"))[-1])
+            assert folder.is_dir()
+            run.process.kill()
+            assert await wait_until_said(errno.ENOSYS) == kept.pid
+
+            async def removed():
+                return not folder.exists()
+
+            await eventually(removed, what="the folder of keys is removed")
+            assert runs(kept.pid)
+        finally:
+            kept.kill()
+
+
+def guard_of(pid):
+    """The command line of the process that waits for hairpin's end; None: there is none yet."""
+    lines = (process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"]))
+    return next((line for line in lines if line[2:5] == [guard.__file__, "keep", str(pid)]), None)
 
 
 def runs(pid):

@@ -76,6 +76,11 @@ def test_egress_needs_nothing_but_a_command():
             ["app"],
             "--connect: 'exact' means nothing with --intercept off",
         ),
+        (
+            "--env alice -t checkout --if-killed hang",
+            ["app"],
+            "--if-killed: 'hang' is no choice; choose one of end, keep",
+        ),
         ("--env alice -t checkout --udp drop", ["app"], "--udp: 'drop' is no choice; choose one of refuse, pass"),
         (
             "--mode egress --inject-env",
