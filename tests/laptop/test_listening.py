@@ -282,18 +282,25 @@ async def test_a_listener_that_is_passed_to_another_process_of_the_command_is_th
     assert len(lines) == 1
 
 
-async def test_a_listen_that_fails_too_late_to_move_is_told(envoy):
+async def test_a_listen_that_fails_too_late_to_move_is_told(envoy, tmp_path):
     """Both have bound the port with SO_REUSEADDR; the stranger begins to listen first."""
+    listens = tmp_path / "listens"
     with socket.socket() as stranger:
         stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         stranger.bind(("127.0.0.1", 0))
         port = stranger.getsockname()[1]
-        program = (
-            "one = server(listen=False); print(flush=True); sys.stderr.flush(); time.sleep(1); print(fails(one.listen))"
-        )
-        process = await intercepted.start(sys.executable, "-c", PREAMBLE + program, str(port), gateway=envoy.port)
+        program = """
+one = server(listen=False)
+print(flush=True)
+while not os.path.exists(sys.argv[2]):
+    time.sleep(0.02)
+print(fails(one.listen))
+"""
+        command = (sys.executable, "-c", PREAMBLE + program, str(port), str(listens))
+        process = await intercepted.start(*command, gateway=envoy.port)
         await process.stdout.readline()
         stranger.listen()
+        listens.touch()
         output, errors = await asyncio.wait_for(process.communicate(), 20)
     assert output == b"EADDRINUSE\n"
     assert f"can't listen on {port}: another process began to" in errors.decode()
@@ -319,10 +326,8 @@ for _ in range(3):
 print(os.getpid(), flush=True)
 time.sleep(60)
 """
-    process = await intercepted.start(
-        *(sys.executable, "-c", PREAMBLE + program, str(taken)), gateway=envoy.port, killed=0.5
-    )
-    pid = int(await asyncio.wait_for(process.stdout.readline(), 20))
+    process = await intercepted.start(sys.executable, "-c", PREAMBLE + program, str(taken), gateway=envoy.port)
+    pid = int(await intercepted.kill_once_begun(process))
     assert await asyncio.wait_for(process.wait(), 20) == -9
     async with asyncio.timeout(20):
         while alive(pid):

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import ordinary
 from tests.support.cluster.images import PYTHON
-from tests.support.intercepted import Ended, gateway
+from tests.support.intercepted import Ended, gateway, kill_once_begun
 from tests.support.mesh import eventually
 
 pytestmark = [
@@ -174,8 +174,8 @@ async def test_without_user_namespaces_nothing_is_mounted_and_why_is_said():
 async def test_a_kill_leaves_no_mount_and_no_file(intercept):
     mounts = Path("/proc/self/mountinfo").read_text()
     program = "print(os.environ['FOLDER'], os.getpid(), flush=True); time.sleep(60)"
-    async with running(program, killed=1.0, intercept=intercept) as process:
-        folder, pid = (await process.stdout.readline()).split()
+    async with running(program, intercept=intercept) as process:
+        folder, pid = (await kill_once_begun(process)).split()
         assert await process.wait() != 0
         left = [Path("/proc", os.fsdecode(pid)), Path(os.fsdecode(folder))]
 

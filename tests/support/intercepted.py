@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,8 @@ class Gateway:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     """By authority; the others are connected."""
     headers: list[Header] = field(default_factory=list)
+    _seen: defaultdict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
+    """The authorities that were connected to."""
     _told: asyncio.StreamWriter | None = None
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -42,6 +45,7 @@ class Gateway:
             none, header = read_header(start + rest)
             assert none == b""
             self.headers.append(header)
+            self._seen[header.authority].set()
             if self.answers is not None and not await self._answer(header, writer):
                 return
             while line := await reader.readline():
@@ -60,6 +64,8 @@ class Gateway:
         """Whether the connection goes on."""
         outcome = self.outcomes.get(header.authority, Outcome())
         await asyncio.sleep(outcome.seconds)
+        if outcome.after:
+            await self._seen[outcome.after].wait()
         headers = {":status": str(outcome.status), **outcome.headers} if outcome.status else {}
         answer = {"headers": [{"key": key, "value": value} for key, value in headers.items()]} if headers else None
         host, port = writer.get_extra_info("peername")
@@ -81,6 +87,8 @@ class Outcome:
     headers: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     """How long it takes."""
+    after: str = ""
+    """The authority that is connected to before it is known, if any."""
     silent: bool = False
     """Nothing is said of it."""
 
@@ -157,6 +165,18 @@ async def run(*command: str, environ: Mapping[str, str] | None = None, **setting
         raise
     lines = errors.decode().splitlines()
     return Ended(process.returncode or 0, output.decode(), lines)
+
+
+async def kill_once_begun(process: asyncio.subprocess.Process) -> bytes:
+    """Kill the supervisor when its command has said a line, and has had a moment to call; the line.
+
+    However slowly it starts: what has not called by then is answered alike.
+    """
+    assert process.stdout
+    line = await asyncio.wait_for(process.stdout.readline(), SECONDS)
+    await asyncio.sleep(0.3)
+    process.kill()
+    return line
 
 
 def compiled(source: Path, folder: Path, *flags: str) -> str:

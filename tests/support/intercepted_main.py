@@ -2,8 +2,8 @@
 
 SETTINGS is JSON: gateway, a port; answers, where it says what became of a connection, for `--connect exact`; rules, pairs of action
 and text; refused, reasons by target; asked_seconds, how long the agent takes to say so; names, addresses by name, or "virtual"; udp;
-intercept; descriptors, how many this process may have (RLIMIT_NOFILE), soft and hard; killed, seconds after which this process kills itself; files, texts by path, and mounts, the paths at which they are
-mounted. Lines for the user go to standard error.
+intercept; descriptors, how many this process may have (RLIMIT_NOFILE), soft and hard; files, texts by path, and mounts, the paths at
+which they are mounted. Lines for the user go to standard error.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ import asyncio
 import json
 import os
 import resource
-import signal
 import sys
 from collections import Counter
 from ipaddress import ip_address
 from pathlib import Path
 
-from local_proxy.child import Child, run_child
+from local_proxy.child import run_child
 from local_proxy.intercept import strategy
 from local_proxy.intercept.choices import Intercept, UdpPolicy
 from local_proxy.intercept.dns_message import Code
@@ -92,7 +91,7 @@ async def main() -> int:
             async with run_child(
                 command, environment.variables, signals, folder=folder, warn=tell, start=way.start
             ) as child:
-                code = await _wait(child, settings.get("killed"))
+                code = await child.wait()
     if settings.get("asked"):
         tell(json.dumps(agent.asked))
     return code
@@ -111,13 +110,6 @@ async def _mount(way, mounts, files, folder, tell) -> None:
         await way.mount(folder / "stage", planned)
     except CannotMountError as error:
         tell(f"not mounted: {error}")
-
-
-async def _wait(child: Child, killed: float | None) -> int:
-    if killed:
-        await asyncio.sleep(killed)
-        os.kill(os.getpid(), signal.SIGKILL)
-    return await child.wait()
 
 
 if __name__ == "__main__":
