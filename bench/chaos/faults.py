@@ -129,15 +129,18 @@ async def _sleep(mesh: StruckMesh) -> Struck:
 async def _no_tunnel(mesh: ChaosMesh) -> Struck:
     """Nobody is there to withdraw the rule, nor to start the laptop's Envoy again."""
     frozen = [mesh.control_plane, mesh.laptop.cli]
-    envoy = mesh.laptop.envoy
+    envoy, before = mesh.laptop.envoy, await mesh.tunnels()
+
+    async def noted() -> bool:
+        return await mesh.tunnels() < before
+
     for process in frozen:
         process.suspend()
     try:
         at = _now()
         envoy.kill()
         await mesh.dead(envoy)
-        await asyncio.sleep(0.2)  # the agent's Envoy takes note of the closed socket
-        begin = _now()
+        begin = await mesh.so(noted, "the agent's Envoy takes note of the closed socket")
         await asyncio.sleep(SILENT_SECONDS)
         window = begin, _now()
     finally:

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import psutil
 
+from agent.reports import GAUGES
 from bench.chaos.laptop import ROOT, Laptop, envoy_of, forever, run_flags
 from bench.chaos.load import PAUSE_SECONDS, Streams
 from bench.chaos.records import BYSTANDER, CLUSTER, LAPTOP
 from bench.chaos.struck import StruckMesh
 from hairpin.api import read_developer
+from hairpin.envoy.admin import AdminClient, admin_socket
 from hairpin.envoy.leash import leashed, suitable_leash
 from hairpin.errors import HairpinError
 from hairpin.mesh.mesh_file import mesh_from_document
@@ -75,6 +77,11 @@ class ChaosMesh(StruckMesh):
         except (OSError, TimeoutError):
             return False
         return b" 200 " in status
+
+    async def tunnels(self) -> int:
+        """How many sessions have a tunnel, by the agent's Envoy."""
+        gauges = await AdminClient(admin_socket(self.supervisor.folder.run(self.agent.name) / "envoy")).stats(GAUGES)
+        return sum(count > 0 for count in gauges.values())
 
     async def sessions_active(self) -> bool:
         """Whether the control plane says that both sessions are served."""

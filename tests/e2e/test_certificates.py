@@ -127,7 +127,7 @@ async def handshake(address, context):
     reader, writer = await asyncio.open_connection(address.host, address.port, ssl=context)
     try:
         writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-        await asyncio.wait_for(reader.read(1), 3)
+        await asyncio.wait_for(reader.read(1), 20)
     except TimeoutError:
         return True  # it waits for more
     except OSError:  # an alert, or the end of the connection

@@ -17,7 +17,7 @@ from hairpin.ports import free_ports
 from tests.support.echo_process import echo_process
 from tests.support.envoy import eventually
 
-pytestmark = pytest.mark.envoy
+pytestmark = [pytest.mark.envoy, pytest.mark.timeout(150)]
 
 
 @contextlib.asynccontextmanager
@@ -38,7 +38,7 @@ async def mesh_up(file, state):
 
 async def said(process, words: str) -> str:
     lines = []
-    async with asyncio.timeout(45):
+    async with asyncio.timeout(60):
         while line := (await process.stderr.readline()).decode():
             lines.append(line)
             if words in line:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.mesh import ROOT
 
-pytestmark = pytest.mark.envoy
+pytestmark = [pytest.mark.envoy, pytest.mark.timeout(120)]
 
 
 async def test_a_service_of_the_file_is_served_without_flags(mesh, tmp_path):

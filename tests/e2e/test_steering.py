@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from hairpin.model.mesh import ENTRY
-from tests.support.mesh import eventually
+from tests.support.mesh import eventually, started_by
 
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(120)]
 
@@ -189,9 +189,7 @@ async def test_two_developers_on_one_target_and_a_stream_from_before_the_first(m
             failed = await mesh.command("alice", "run", "--env", "alice2", "-t", target, "--", *failing)
             assert failed.process.returncode == 1
             async with mesh.laptop("alice", "alice3", target=target) as alice:
-                command = next(
-                    c for c in psutil.Process(alice.process.pid).children() if "echo" in " ".join(c.cmdline())
-                )
+                (command,) = started_by(alice.process.pid, "tests.support.echo")
                 command.kill()
                 assert await alice.ended() == 128 + signal.SIGKILL
             assert (await mesh.ask("alice3", host=host))["who"] == "frontend"
@@ -305,18 +303,20 @@ async def test_the_command_finds_its_session_and_environment(mesh):
     assert run.output == [f"{await run.session()} alice"]
 
 
-async def test_a_process_that_listens_late_moves_and_goes(mesh):
+async def test_a_process_that_listens_late_moves_and_goes(mesh, tmp_path):
     """Requests are the cluster's whenever nothing listens, and the session stays."""
-    async with mesh.hairpin("alice", "run", "--env", "alice", "-t", "checkout:http", "--", "sh", "-c", RESTARTS) as run:
+    command = ("sh", "-c", RESTARTS, "sh", str(tmp_path))
+    async with mesh.hairpin("alice", "run", "--env", "alice", "-t", "checkout:http", "--", *command) as run:
+        session = await run.session()
+        assert (await mesh.ask("alice"))["who"] == CLUSTER
         for number in (1, 2):
+            (tmp_path / str(number)).touch()
             await run.said(f"serving {number}")
             await mesh.answered_by(f"try {number}", "alice")
             assert (await mesh.ask("alice", path="/release?key=unused"))["who"] == f"try {number}"
-            for process in psutil.Process(run.process.pid).children(recursive=True):
-                if f"--name try {number}" in " ".join(process.cmdline()):
-                    process.kill()
+            (echo,) = started_by(run.process.pid, f"--name try {number}")
+            echo.kill()
             await mesh.answered_by(CLUSTER, "alice")
-        session = await run.session()
 
         async def ready():
             return (await mesh.api("alice", "GET", f"/v1/sessions/{session}"))[1]["status"]["phase"] == "Ready"
@@ -326,10 +326,9 @@ async def test_a_process_that_listens_late_moves_and_goes(mesh):
 
 RESTARTS = f"""
 for number in 1 2; do
-  sleep 0.5
+  while [ ! -e "$1/$number" ]; do sleep 0.1; done
   echo "serving $number" >&2
   {sys.executable} -m tests.support.echo --name "try $number"
-  sleep 2
 done
 sleep 60
 """

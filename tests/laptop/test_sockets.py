@@ -19,7 +19,7 @@ import pytest
 from local_proxy.intercept.exact import MOST_SECONDS
 from tests.integration.test_egress import own_address
 from tests.laptop.runs import INTERCEPT, driven, unprivileged
-from tests.support.mesh import echo_mesh, eventually, running_mesh
+from tests.support.mesh import echo_mesh, eventually, running_mesh, started_by
 
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(120, func_only=True)]
 
@@ -117,8 +117,7 @@ def test_debuggers_run_a_program_below_it(outcome, tool):
 
 def envoy_of(mesh):
     """The processes of the agent's: its Envoy, and what answers its questions."""
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if "hairpin-agent" in " ".join(child.cmdline())]
+    return started_by(os.getpid(), "hairpin-agent")
 
 
 async def test_a_connect_that_may_not_wait_does_not_though_the_agent_is_frozen(mesh, tmp_path):
@@ -189,7 +188,7 @@ async def test_killed_hairpin_leaves_no_program_hanging(mesh, tmp_path):
             return not any(psutil.pid_exists(pid) for pid in pids)
 
         try:
-            await eventually(gone, "the program and its child have ended", seconds=15)
+            await eventually(gone, "the program and its child have ended")
         finally:
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):

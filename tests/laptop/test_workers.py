@@ -17,7 +17,11 @@ from tests.support.builds import run as run_build
 from tests.support.mesh import echo_mesh, eventually, running_mesh
 from tests.unit.local_proxy.processes import free_port
 
-pytestmark = [pytest.mark.envoy, pytest.mark.skipif(sys.platform != "linux", reason="only Linux has seccomp")]
+pytestmark = [
+    pytest.mark.envoy,
+    pytest.mark.timeout(120, func_only=True),
+    pytest.mark.skipif(sys.platform != "linux", reason="only Linux has seccomp"),
+]
 
 WSGI = """
 import json, os
@@ -120,11 +124,19 @@ async def running(mesh, servers, port, *command):
 
 
 async def answers(mesh, who, port):
-    """Wait until requests are answered by this version, which believes in its port; the process that did."""
-    await mesh.answered_by(who, "alice")
-    answer = await mesh.ask("alice")
-    assert (answer["who"], int(answer["port"])) == (who, port)
-    return answer["pid"]
+    """Wait until a request is answered by this version, which believes in its port; the process that did.
+
+    The next request may find it about to be reloaded: see `saved`.
+    """
+    found = {}
+
+    async def by_it():
+        found.update(await mesh.ask("alice"))
+        return found["who"] == who
+
+    await eventually(by_it, f"requests are answered by {who}")
+    assert int(found["port"]) == port
+    return found["pid"]
 
 
 @contextlib.asynccontextmanager

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 
 from hairpin.api import read_developer
 from hairpin.envoy.admin import AdminClient, admin_socket
@@ -127,11 +128,12 @@ class Run:
         """The same, past so many lines."""
         deadline = asyncio.get_running_loop().time() + PATIENCE
         while asyncio.get_running_loop().time() < deadline:
+            ended = self.process.returncode is not None and all(reader.done() for reader in self._readers)
             self._news.clear()
             for line in self.errors[start:]:
                 if found := re.search(pattern, line):
                     return found
-            if self.process.returncode is not None:
+            if ended:
                 raise AssertionError(f"ended with {self.process.returncode}, without {pattern!r}")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), 0.5)
@@ -295,6 +297,16 @@ class TestMesh:
             client.request(method, developer.server + path, json=body, ssl=context) as response,
         ):
             return response.status, await response.json()
+
+
+def started_by(pid: int, words: str) -> list[psutil.Process]:
+    """The processes below this one whose command line has these words; one that just ends has none."""
+    found = []
+    for process in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if words in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 async def eventually(condition: Callable[[], Any], what: str, *, seconds: float = PATIENCE) -> None:
