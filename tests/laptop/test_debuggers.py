@@ -22,6 +22,7 @@ import pytest
 from hairpin.ports import free_ports
 from local_proxy.ide.languages import Language
 from tests.laptop.debugged import (
+    SOURCES,
     breakpoint_line,
     launch_json_entry,
     repository,
@@ -156,8 +157,19 @@ async def delve_connects(dlv, folder, environment):
             yield connection
 
 
+@pytest.fixture(scope="module")
+def compiled():
+    """Go's own packages, as Delve has them compiled: however long that takes the first time, no launch waits for it."""
+    try:
+        go = builds.require("go", "golang, or Go itself")
+    except MissingError as error:
+        pytest.skip(str(error))
+    command = [go, "build", "-gcflags=all=-N -l", "-tags=debugged", "-o", os.devnull, "."]
+    builds.run(command, cwd=SOURCES / "go", CGO_CFLAGS=os.environ.get("CGO_CFLAGS") or "-O0 -g")
+
+
 @pytest.mark.parametrize("console", ["internalConsole", "integratedTerminal"])
-async def test_delve_as_vs_codes_go_extension_starts_it(mesh, shop, console):
+async def test_delve_as_vs_codes_go_extension_starts_it(mesh, shop, compiled, console):
     folder = shop(Language.GO)
     entry = {**launch_json_entry(folder), "console": console}
     tools = json.loads((folder / ".vscode/settings.json").read_text().replace("${workspaceFolder}", str(folder)))
