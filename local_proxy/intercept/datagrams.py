@@ -22,7 +22,7 @@ from local_proxy.intercept.tools import Tools
 
 _LOW = 0xFFFFFFFF
 _MSG_ERRQUEUE = 0x2000
-_RECEIVE_SECONDS = 5.0
+RECEIVE_SECONDS = 5.0
 """How long a blocking receive is held for an answer; then the kernel has it."""
 
 
@@ -159,7 +159,7 @@ class Datagrams:
 
         def late() -> None:
             over()
-            if 0 < patience <= _RECEIVE_SECONDS:
+            if 0 < patience <= RECEIVE_SECONDS:
                 self._tools.listener.answer(identity, error=errno.EAGAIN)
             else:
                 self._tools.listener.resume(identity)
@@ -183,7 +183,7 @@ class Datagrams:
             return
         self._held[with_handle] = (identity, handle)
         self._tools.reactor.watch(with_handle, select.EPOLLIN, ready)
-        self._tools.reactor.until(with_handle, min(patience or _RECEIVE_SECONDS, _RECEIVE_SECONDS), late)
+        self._tools.reactor.until(with_handle, min(patience or RECEIVE_SECONDS, RECEIVE_SECONDS), late)
 
     def close(self) -> None:
         """Answer what waits."""

@@ -18,7 +18,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from local_proxy.child import run_child
-from local_proxy.intercept import strategy
+from local_proxy.intercept import datagrams, strategy
 from local_proxy.intercept.choices import Intercept, UdpPolicy
 from local_proxy.intercept.dns_message import Code
 from local_proxy.intercept.resolver import NO_SUCH_NAME, Meaning
@@ -63,7 +63,7 @@ async def main() -> int:
     settings, command = json.loads(sys.argv[1]), sys.argv[2:]
     if limits := settings.get("descriptors"):
         resource.setrlimit(resource.RLIMIT_NOFILE, tuple(limits))
-    strategy.REFUSAL_SECONDS = 60
+    strategy.REFUSAL_SECONDS = datagrams.RECEIVE_SECONDS = 60
     agent = Agent(settings)
     rules = Rules(tuple(parse_rule(Action(action), text) for action, text in settings.get("rules", ())))
     mesh = Mesh(
