@@ -20,7 +20,8 @@ from tests.support.ads_client import server_identity
 from tests.support.agent_process import ROOT, Api, Setting, laptop_of, new_setting, running, serving
 from tests.support.echo_process import echo_process
 from tests.support.envoy import eventually
-from tests.support.tunnels import AGENT_ID, HOST, free_port
+from tests.support.ports import free_port
+from tests.support.tunnels import AGENT_ID, HOST
 from xds_server.cache.snapshot_cache import SnapshotCache
 from xds_server.generate.egress import egress_resource
 from xds_server.model.node import Node

@@ -21,7 +21,8 @@ def setting(tmp_path) -> Setting:
     return new_setting(tmp_path)
 
 
-async def test_its_life_from_certificate_to_drain(setting):
+async def test_its_life_from_certificate_to_drain(tmp_path):
+    setting = new_setting(tmp_path, drainSeconds=4)  # long enough to be seen
     api = Api(setting.authority)
     async with running(setting) as process:
         await eventually(

@@ -24,7 +24,8 @@ from hairpin.envoy.config import Identity, write_identity
 from hairpin.envoy.process import ManagedEnvoy
 from hairpin.model.session import AgentAddress
 from local_proxy.bootstrap import LaptopSettings, laptop_bootstrap, write_app, write_tunnels
-from tests.support.tunnels import AGENT_ID, HOST, free_port
+from tests.support.ports import free_port
+from tests.support.tunnels import AGENT_ID, HOST, Laptop
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "token-of-agent-0"
@@ -221,13 +222,24 @@ async def running(
         )
     try:
         yield process
+    except Exception as error:
+        error.add_note(await _last_words(process, setting.log if log else None))
+        raise
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
+        await _last_words(process, None)
+
+
+async def _last_words(process: asyncio.subprocess.Process, log: Path | None) -> str:
+    """Ends the agent, and tells what it has logged."""
+    if process.returncode is None:
+        process.kill()
+    _, errors = await process.communicate()
+    said = log.read_text() if log else (errors or b"").decode(errors="replace")
+    return f"the agent ended with {process.returncode}; it logged:\n{said}"
 
 
 async def laptop_of(setting: Setting, app: tuple[str, int]) -> ManagedEnvoy:
+    """Alice's Envoy, not started yet. It dials again at once, as a laptop does: Envoy alone would after ten seconds."""
     identity = Identity(setting.directory / "id")
     key, request = new_key_and_request()
     chain = setting.authority.sign(request, dns=("alice",), lifetime=timedelta(hours=1)).chain
@@ -245,7 +257,8 @@ async def laptop_of(setting: Setting, app: tuple[str, int]) -> ManagedEnvoy:
     )
     write_app(settings, app)
     write_tunnels(settings, {})
-    return ManagedEnvoy("laptop", laptop_bootstrap(settings), setting.directory / "laptop")
+    laptop = Laptop(settings=settings, lines=[])
+    return ManagedEnvoy("laptop", laptop_bootstrap(settings), setting.directory / "laptop", on_line=laptop.on_line)
 
 
 async def has_status(setting: Setting, status: int) -> bool:

@@ -50,6 +50,14 @@ def listening(port: int = 0) -> Iterator[int]:
         yield int(server.getsockname()[1])
 
 
+@contextlib.contextmanager
+def refusing(host: str = HOST) -> Iterator[int]:
+    """A port that refuses connections, and that nobody else gets meanwhile: it is bound, and nobody listens."""
+    with socket.socket() as held:
+        held.bind((host, 0))
+        yield int(held.getsockname()[1])
+
+
 def http_listener(port: int, *routes: config.Config, name: str = "http", **manager: Any) -> config.Config:
     """A listener with one virtual host of these routes."""
     hosts = {"virtual_hosts": [config.virtual_host("all", *routes)]}
@@ -109,7 +117,7 @@ def running(pid: int) -> bool:
         return False
 
 
-async def eventually(probe: Callable[[], Any], *, what: str, seconds: float = 15.0) -> Any:
+async def eventually(probe: Callable[[], Any], *, what: str, seconds: float = 30.0) -> Any:
     """What the probe returns once that is true; a coroutine function's result is awaited. Fails with `what` never came."""
     try:
         async with asyncio.timeout(seconds):

@@ -6,13 +6,11 @@ The one resource that an agent's Envoy discovers, `hairpin.egress`, comes from a
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
 import json
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -31,31 +29,16 @@ from agent.settings import AgentSettings, ControlPlane
 from hairpin.certificates import CertificateAuthority, new_key_and_request
 from hairpin.envoy.config import Config, Identity, write_identity
 from hairpin.envoy.process import ManagedEnvoy
-from hairpin.errors import UnavailableError
 from hairpin.files import write_private
 from hairpin.model.environment import Environment
 from hairpin.model.mesh import SocketAddress
 from hairpin.model.session import AgentAddress
-from hairpin.ports import free_ports
 from local_proxy.bootstrap import LaptopSettings, laptop_bootstrap, write_app, write_tunnels
+from tests.support.ports import free_port
 
 AGENT_ID = "spiffe://hairpin.local/ns/default/sa/hairpin-agent"
 HOST = "127.0.0.1"
 REDIAL_SECONDS = 0.1
-
-
-def _free_ports() -> Iterator[int]:
-    while True:
-        with contextlib.suppress(UnavailableError):  # at the end of the range: from its beginning again
-            yield from free_ports()
-
-
-_ports = functools.cache(_free_ports)
-
-
-def free_port() -> int:
-    """One that no connection takes before it is bound, and that is not given again soon."""
-    return next(_ports())
 
 
 def send(envoy: ManagedEnvoy, number: signal.Signals) -> None:
