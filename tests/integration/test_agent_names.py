@@ -14,10 +14,11 @@ import pytest
 
 from tests.support.agent_process import ROOT
 
-SERVER = "127.0.0.77"
+SERVER = "127.77.{}.{}".format(*divmod(os.getpid() % 65536, 256))
+"""This process' own, on loopback: name servers have one port."""
 RESOLV_CONF = f"""nameserver {SERVER}
 search shop.svc.cluster.local svc.cluster.local cluster.local
-options ndots:5 attempts:1 timeout:1
+options ndots:5 attempts:1 timeout:20
 """
 ADDRESSES = {
     "inventory.shop.svc.cluster.local": ["10.96.0.1"],

@@ -35,6 +35,7 @@ async def world(tmp_path_factory):
             await made.laptop(session, agent, app=app.http, name=f"laptop-{number}")
         for session in IDS:
             await eventually(lambda session=session: agent.answers(session), what=f"{session}'s laptop answers")
+        await eventually(lambda: agent.reports.tunnels == set(IDS), what="the tunnels are reported, a moment later")
         yield World(made, agent)
 
 
