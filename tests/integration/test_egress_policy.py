@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
-import socket
 import ssl
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from agent.policies import Policies
 from agent.resolve import Answer, ForbiddenHosts
 from tests.integration.test_egress import LOOPBACK, connect, own_address
 from tests.support.echo_process import echo_process
-from tests.support.envoy import eventually
+from tests.support.envoy import eventually, refusing
 from tests.support.h2client import H2Connection
 from tests.support.tunnels import AgentProxy, Laptop, Tunnels, tunnels
 
@@ -142,9 +141,8 @@ async def test_a_plain_request_that_is_refused_says_why_and_one_that_failed_stay
         return [line["refused"] for line in world.alice.lines if line.get("egress") == "db.prod"]
 
     assert (await eventually(told, what="the line of the request"))[0].endswith(": use staging")
-    with socket.create_server((own_address(), 0)) as closed:
-        authority = f"db.test:{closed.getsockname()[1]}"
-    assert (await get(authority))[:2] == (503, "")
+    with refusing(own_address()) as closed:
+        assert (await get(f"db.test:{closed}"))[:2] == (503, "")
 
 
 async def test_ports_are_judged(world):

@@ -24,7 +24,7 @@ from local_proxy.questions import Questions, Verdict
 from tests.integration.test_egress import forward_to, own_address
 from tests.support import proxy2
 from tests.support.echo_process import EchoProcess, echo_process
-from tests.support.envoy import eventually
+from tests.support.envoy import eventually, refusing
 from tests.support.tunnels import AgentProxy, Laptop, tunnels
 
 pytestmark = pytest.mark.envoy
@@ -234,9 +234,9 @@ async def test_what_nobody_reaches_is_not_reached_this_way_and_the_reason_is_tol
 
 
 async def test_a_port_that_nobody_listens_on_ends_the_connection_and_says_so(world):
-    with socket.create_server((world.outside[0], 0)) as closed:
-        authority = f"{world.outside[0]}:{closed.getsockname()[1]}"
-    assert await proxy2.get(world.gateway, authority) == b""
+    with refusing(world.outside[0]) as closed:
+        authority = f"{world.outside[0]}:{closed}"
+        assert await proxy2.get(world.gateway, authority) == b""
     assert (await world.line(authority)).refused == "the agent could not connect (503)"
 
 
@@ -248,19 +248,18 @@ async def test_a_connect_is_answered_when_the_destination_is_connected_before_a_
 
 
 async def test_a_connect_that_fails_is_answered_with_why(world):
-    with socket.create_server((world.outside[0], 0)) as closed:
-        nobody = f"{world.outside[0]}:{closed.getsockname()[1]}"
-    for authority, name, error, words in (
-        (world.authority, "denied.test", errno.ECONNREFUSED, "use the other"),
-        ("gone.test:80", "", errno.EHOSTUNREACH, "gone.test does not resolve"),
-        (nobody, "", errno.ECONNREFUSED, "nothing listens there"),
-        ("[::1]:80", "", errno.ECONNREFUSED, "loopback"),
-    ):
-        async with world.exact.dialled(authority, name) as (answer, reader, _):
-            assert not answer.connected
-            number, why = intercepted.problem(answer)
-            assert (errno.errorcode[number], words in why) == (errno.errorcode[error], True), answer
-            assert await asyncio.wait_for(reader.read(), 20) == b""
+    with refusing(world.outside[0]) as closed:
+        for authority, name, error, words in (
+            (world.authority, "denied.test", errno.ECONNREFUSED, "use the other"),
+            ("gone.test:80", "", errno.EHOSTUNREACH, "gone.test does not resolve"),
+            (f"{world.outside[0]}:{closed}", "", errno.ECONNREFUSED, "nothing listens there"),
+            ("[::1]:80", "", errno.ECONNREFUSED, "loopback"),
+        ):
+            async with world.exact.dialled(authority, name) as (answer, reader, _):
+                assert not answer.connected
+                number, why = intercepted.problem(answer)
+                assert (errno.errorcode[number], words in why) == (errno.errorcode[error], True), answer
+                assert await asyncio.wait_for(reader.read(), 20) == b""
 
 
 async def test_the_line_of_a_connection_is_told_at_its_end_alone(world):

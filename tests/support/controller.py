@@ -129,20 +129,19 @@ async def controller(
         crash_at: end with `CrashError` instead of the write of this number.
         settings: others of them.
     """
-    ports = Ports()
-    chosen = Settings(
-        namespaces=frozenset(namespaces),
-        namespace=SYSTEM,
-        root_namespace=ROOT,
-        api=SocketAddress("127.0.0.1", ports()),
-        xds=SocketAddress("127.0.0.1", ports()),
-        **{"lease_seconds": 2, **settings},
-    )
-    ports.close()
-    async with serving(
-        CrashingApi.of(api, crash_at) if crash_at is not None else api, chosen, identity=identity
-    ) as replica:
-        yield replica
+    with contextlib.closing(Ports()) as ports:
+        chosen = Settings(
+            namespaces=frozenset(namespaces),
+            namespace=SYSTEM,
+            root_namespace=ROOT,
+            api=SocketAddress("127.0.0.1", ports()),
+            xds=SocketAddress("127.0.0.1", ports()),
+            **{"lease_seconds": 2, **settings},
+        )
+        async with serving(
+            CrashingApi.of(api, crash_at) if crash_at is not None else api, chosen, identity=identity
+        ) as replica:
+            yield replica
 
 
 class CrashError(Exception):
