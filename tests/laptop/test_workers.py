@@ -15,7 +15,7 @@ from tests.laptop import builds
 from tests.support.builds import MissingError
 from tests.support.builds import run as run_build
 from tests.support.mesh import echo_mesh, eventually, running_mesh
-from tests.unit.local_proxy.processes import free_port
+from tests.support.ports import free_port
 
 pytestmark = [
     pytest.mark.envoy,

@@ -63,7 +63,7 @@ async def reported(replicas, folder):
         async with ControlPlaneClient.connect(settings) as client:
             async with asyncio.TaskGroup() as tasks:
                 task = tasks.create_task(client.report("agent-0", Reports()))
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     await replicas.taken.wait()
                 task.cancel()
 

@@ -106,5 +106,5 @@ async def test_the_policy_is_the_sessions_own(setting):
 
 @pytest.mark.parametrize("path", ["/policy", "/requests"])
 async def test_without_a_session_nothing_is_told(setting, path):
-    async with asyncio.timeout(5), setting.get(path, session="") as response:
+    async with asyncio.timeout(30), setting.get(path, session="") as response:
         assert response.status == 403

@@ -1,7 +1,6 @@
 """Small programs for the tests of ports and processes."""
 
 import asyncio
-import socket
 import subprocess
 import sys
 import time
@@ -21,12 +20,6 @@ for address in sys.argv[1:]:
 print("ready", flush=True)
 time.sleep(60)
 """
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 def python(source, *arguments, **options):
@@ -55,7 +48,7 @@ def alive(pid):
         return False
 
 
-async def eventually(condition, seconds=10):
+async def eventually(condition, seconds=30):
     """Wait until a condition holds."""
     deadline = time.monotonic() + seconds
     while not (result := condition()):

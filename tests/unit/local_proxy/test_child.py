@@ -12,7 +12,8 @@ import pytest
 from local_proxy.child import CommandNotExecutableError, CommandNotFoundError, find_command, run_child
 from local_proxy.descriptors import listeners_passed_on
 from local_proxy.signals import Signals
-from tests.unit.local_proxy.processes import alive, eventually, free_port
+from tests.support.ports import free_port
+from tests.unit.local_proxy.processes import alive, eventually
 
 SHELL = ["/bin/sh", "-c"]
 
@@ -26,6 +27,8 @@ async def main():
     with Signals().installed() as signals:
         folder = os.environ.get("TEST_FOLDER")
         async with run_child(sys.argv[1:], os.environ, signals, folder=Path(folder) if folder else None, warn=print) as child:
+            if attached := os.environ.get("TEST_ATTACHED"):
+                Path(attached).touch()
             return await child.wait()
 
 sys.exit(asyncio.run(main()))
@@ -35,6 +38,18 @@ sys.exit(asyncio.run(main()))
 def run(*command, **options):
     """`run_child` in a process of its own, as `hairpin run` has it."""
     return subprocess.Popen([sys.executable, "-c", RUN, *command], **options)
+
+
+@pytest.fixture
+def attached(tmp_path, monkeypatch):
+    """Waits until `run` passes signals on and has its guard: that is a while after the command's start."""
+    file = tmp_path / "attached"
+    monkeypatch.setenv("TEST_ATTACHED", str(file))
+
+    async def attached():
+        await eventually(file.exists)
+
+    return attached
 
 
 async def exit_code(*command):
@@ -96,29 +111,29 @@ async def test_a_script_without_a_first_line_says_what_it_needs(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1])
-async def test_signals_sent_to_us_alone_are_passed_on(number):
+async def test_signals_sent_to_us_alone_are_passed_on(number, attached):
     script = f"trap 'echo caught; exit 3' {int(number)}; echo ready; while :; do sleep 0.05; done"
     process = run(*SHELL, script, stdout=subprocess.PIPE, start_new_session=True)
     with process:
         assert process.stdout.readline() == b"ready\n"
-        await asyncio.sleep(0.3)  # handlers are installed right after the command's start
+        await attached()
         process.send_signal(number)
         assert process.stdout.read() == b"caught\n"
         assert process.wait(20) == 3
 
 
-async def test_killing_us_ends_the_command_and_what_it_started(tmp_path):
+async def test_killing_us_ends_the_command_and_what_it_started(tmp_path, attached):
     pids = tmp_path / "pids"
     process = run(*SHELL, f"sleep 60 & echo $$ $! > {pids}.new; mv {pids}.new {pids}; wait", start_new_session=True)
     await eventually(pids.exists)
     command, grandchild = map(int, pids.read_text().split())
-    await asyncio.sleep(0.5)  # the guard is started right after the command
+    await attached()
     process.kill()
     process.wait(20)
     await eventually(lambda: not alive(command) and not alive(grandchild))
 
 
-async def test_killing_us_removes_the_folder_of_our_keys(tmp_path):
+async def test_killing_us_removes_the_folder_of_our_keys(tmp_path, attached):
     folder, began = tmp_path / "keys", tmp_path / "began"
     folder.mkdir()
     (folder / "key").write_text("secret")
@@ -126,19 +141,19 @@ async def test_killing_us_removes_the_folder_of_our_keys(tmp_path):
         *SHELL, f"touch {began}; sleep 60", start_new_session=True, env={**os.environ, "TEST_FOLDER": str(folder)}
     )
     await eventually(began.exists)
-    await asyncio.sleep(0.5)  # the guard is started right after the command
+    await attached()
     assert folder.exists()
     process.kill()
     process.wait(20)
     await eventually(lambda: not folder.exists())
 
 
-async def test_killing_us_ends_a_command_that_ignores_being_asked(tmp_path):
+async def test_killing_us_ends_a_command_that_ignores_being_asked(tmp_path, attached):
     pids = tmp_path / "pids"
     script = f"trap '' TERM; echo $$ > {pids}.new; mv {pids}.new {pids}; while :; do sleep 0.1; done"
     process = run(*SHELL, script, start_new_session=True)
     await eventually(pids.exists)
-    await asyncio.sleep(0.5)
+    await attached()
     process.kill()
     process.wait(20)
     await eventually(lambda: not alive(int(pids.read_text())))
@@ -216,7 +231,7 @@ def terminal():
         one.close()
 
 
-async def test_ctrl_c_reaches_the_command_once(terminal):
+async def test_ctrl_c_reaches_the_command_once(terminal, attached):
     script = (
         "import signal, sys, time\n"
         "count = 0\n"
@@ -228,7 +243,7 @@ async def test_ctrl_c_reaches_the_command_once(terminal):
     )
     terminal = terminal(sys.executable, "-c", RUN, sys.executable, "-c", script)
     await terminal.expect(b"ready")
-    await asyncio.sleep(0.3)
+    await attached()
     terminal.type(b"\x03")
     await terminal.expect(b"caught 1")
     await asyncio.sleep(0.3)
@@ -247,10 +262,10 @@ while True: time.sleep(1)
 """
 
 
-async def test_a_command_that_heeds_nothing_is_killed_by_the_third_ctrl_c(terminal):
+async def test_a_command_that_heeds_nothing_is_killed_by_the_third_ctrl_c(terminal, attached):
     terminal = terminal(sys.executable, "-u", "-c", RUN, sys.executable, "-c", STUBBORN)
     await terminal.expect(b"ready")
-    await asyncio.sleep(0.3)
+    await attached()
     terminal.type(b"\x03")
     await terminal.expect(b"ignored")
     terminal.type(b"\x03")
@@ -259,11 +274,11 @@ async def test_a_command_that_heeds_nothing_is_killed_by_the_third_ctrl_c(termin
     assert await terminal.exit_code() == 128 + signal.SIGKILL
 
 
-async def test_a_command_that_reads_keys_is_not_killed_by_ctrl_c(terminal):
+async def test_a_command_that_reads_keys_is_not_killed_by_ctrl_c(terminal, attached):
     source = "import tty; tty.setcbreak(0)\n" + STUBBORN
     terminal = terminal(sys.executable, "-u", "-c", RUN, sys.executable, "-c", source)
     await terminal.expect(b"ready")
-    await asyncio.sleep(0.3)
+    await attached()
     for _ in range(4):
         terminal.type(b"\x03")
         await terminal.expect(b"ignored")
@@ -273,11 +288,12 @@ async def test_a_command_that_reads_keys_is_not_killed_by_ctrl_c(terminal):
     assert await terminal.exit_code() == 128 + signal.SIGQUIT
 
 
-async def test_a_repl_owns_the_terminal(terminal):
+async def test_a_repl_owns_the_terminal(terminal, attached):
     terminal = terminal(sys.executable, "-c", RUN, sys.executable, "-i", "-q")
     await terminal.expect(b">>> ")
-    terminal.type(b"import time; time.sleep(60)\n")
-    await asyncio.sleep(0.5)
+    await attached()
+    terminal.type(b"import time; print('as' + 'leep'); time.sleep(60)\n")
+    await terminal.expect(b"asleep")
     terminal.type(b"\x03")
     await terminal.expect(b"KeyboardInterrupt")
     terminal.type(b"print(6 * 7)\n")

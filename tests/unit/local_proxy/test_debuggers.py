@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from local_proxy import inspector
 from local_proxy.debuggers import ALL_PORTS, debugger_ports, has_random_inspector
 from local_proxy.inspector import inspector_port
 
@@ -91,14 +92,15 @@ def serve(answer):
     return server, asked
 
 
-def test_the_inspector_is_who_answers_as_one_and_who_comes_after_is_not_asked():
+def test_the_inspector_is_who_answers_as_one_and_who_comes_after_is_not_asked(monkeypatch):
+    monkeypatch.setattr(inspector, "_SECONDS", 30.0)  # however busy the machine
     other, _ = serve(b"HTTP/1.1 404 Not Found\r\n\r\n")
-    inspector, asked = serve(b'HTTP/1.0 200 OK\r\n\r\n{"Browser": "node.js/v20", "Protocol-Version": "1.1"}')
+    debugger, asked = serve(b'HTTP/1.0 200 OK\r\n\r\n{"Browser": "node.js/v20", "Protocol-Version": "1.1"}')
     service, never = serve(b"Protocol-Version")
-    addresses = [one.getsockname() for one in (other, inspector, service)]
-    assert inspector_port(addresses) == inspector.getsockname()[1]
+    addresses = [one.getsockname() for one in (other, debugger, service)]
+    assert inspector_port(addresses) == debugger.getsockname()[1]
     assert asked[0].startswith(b"GET /json/version ")
     assert not never
     assert inspector_port(addresses[:1]) is None
-    for one in (other, inspector, service):
+    for one in (other, debugger, service):
         one.close()

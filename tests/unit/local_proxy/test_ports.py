@@ -13,7 +13,8 @@ from local_proxy import sockets
 from local_proxy.ports import Listener, PortWatcher, Sighting, choose
 from local_proxy.process_tree import ProcessTree
 from local_proxy.sockets import listening_sockets
-from tests.unit.local_proxy.processes import LISTEN, end, eventually, free_port, listen, python
+from tests.support.ports import free_port
+from tests.unit.local_proxy.processes import LISTEN, end, eventually, listen, python
 
 
 @pytest.fixture
@@ -298,9 +299,11 @@ async def test_whoever_takes_long_over_a_sighting_gets_the_next_one_soon_all_the
     process = start(f"127.0.0.1,{port}")
     async with contextlib.aclosing(watcher(process, port=port).changes()) as changes:
         assert (await anext(changes)).listener.port == port
-        await asyncio.sleep(0.5)  # as long as a rule may take to its sidecars
+        await asyncio.sleep(
+            1
+        )  # as long as a rule may take to its sidecars; were it a look's cost, the pause would be 20 s
         end(process)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(15):
             assert (await anext(changes)).listener is None
 
 
@@ -358,7 +361,7 @@ async def test_a_listen_that_is_heard_is_looked_at_without_waiting(start, monkey
         await asyncio.to_thread(process.stdout.readline)
         ears.opened.set()
 
-    async with contextlib.aclosing(watcher(process, heard=ears).changes()) as changes, asyncio.timeout(10):
+    async with contextlib.aclosing(watcher(process, heard=ears).changes()) as changes, asyncio.timeout(30):
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(opens())
             sighting = await anext(changes)

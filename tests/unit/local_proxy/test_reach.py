@@ -12,7 +12,7 @@ import pytest
 from hairpin.certificates import CertificateAuthority, new_key_and_request
 from hairpin.model.session import AgentAddress, EgressAddress, Session, SessionSpec, SessionStatus
 from local_proxy.reach import Direct, PortForwards, Replicas, reachable
-from tests.unit.local_proxy.processes import free_port
+from tests.support.ports import free_port
 
 
 def agent(port, host="127.0.0.1"):
@@ -54,13 +54,13 @@ async def hold(reader, writer):
 
 
 async def test_one_that_speaks_tls_is_there(serve, tls):
-    assert await reachable(await serve(hold, tls))
+    assert await reachable(await serve(hold, tls), seconds=30)
 
 
 async def test_one_that_demands_a_certificate_is_there(serve, tls):
     tls.verify_mode = ssl.CERT_REQUIRED
     tls.maximum_version = ssl.TLSVersion.TLSv1_2
-    assert await reachable(await serve(hold, tls))
+    assert await reachable(await serve(hold, tls), seconds=30)
 
 
 async def test_one_that_takes_a_connection_and_closes_it_is_not(serve):

@@ -15,8 +15,8 @@ from hairpin.model.target import Target
 from hairpin.model.version import OURS, Version
 from local_proxy.session_client import SessionClient
 from local_proxy.session_store import RequestSeen, SessionChanged, SessionEnded, WatchLost
+from tests.support.ports import free_port
 from tests.unit.local_proxy.fake_session_api import fake_session_api
-from tests.unit.local_proxy.processes import free_port
 
 
 def spec(**fields):
