@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from hairpin import ports as ports_module
 from hairpin.envoy.binary import find_envoy
@@ -17,6 +18,11 @@ from tests.support.envoy import Http, Ports, http_client
 from tests.support.skips import EXPECTED, everything_must_run, is_expected, patterns
 
 __all__ = ["api_server", "cluster", "shop"]  # fixtures
+
+# How long an example takes, or is made, says how busy the machine is, and nothing of what is tested.
+_UNHURRIED = (*settings().suppress_health_check, HealthCheck.too_slow)
+settings.register_profile("hairpin", settings(), deadline=None, suppress_health_check=_UNHURRIED)
+settings.load_profile("hairpin")
 
 
 @pytest.fixture(scope="session", autouse=True)

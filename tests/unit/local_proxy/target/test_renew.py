@@ -130,7 +130,7 @@ async def kept_fresh(cluster, root, clock=None):
 
 async def looked(cluster, times=3):
     until = cluster.looks + times
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while cluster.looks < until:
             await asyncio.sleep(0.001)
 
