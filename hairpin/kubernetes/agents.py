@@ -27,6 +27,8 @@ _FILE = "agent.yaml"
 _STEER, _EGRESS = "steer", "egress"
 _SELECTOR = pods.labels(AGENT, _STEER)
 _DRAIN_SECONDS = 5
+_TUNNELS_SECONDS = 5
+"""In which laptops have noticed an agent that is ready, and connected: an Envoy tries every second."""
 _SIDECAR_PORTS = (15020, 15021, 15090)
 """Where Istio's sidecar answers probes and is scraped."""
 
@@ -44,6 +46,7 @@ def agent_objects(installation: Installation, namespace: str) -> list[JsonObject
         _stateful_set(installation, namespace, AGENT, account=AGENT, settings=settings, selector=_SELECTOR),
         pods.disruption_budget(AGENT, namespace, _SELECTOR),
         _authorization_policy(namespace, AGENT, _SELECTOR),
+        _destination_rule(installation, namespace),
         _network_policy(installation, namespace, AGENT, _SELECTOR),
     ]
     for account in installation.identities:
@@ -130,6 +133,8 @@ def _stateful_set(
             "replicas": installation.agents,
             "serviceName": name,
             "podManagementPolicy": "Parallel",
+            # A rollout goes on only when laptops have their tunnels to the new one.
+            "minReadySeconds": _TUNNELS_SECONDS,
             "selector": {"matchLabels": selector},
             "template": pods.template(selector, annotations, {"sidecar.istio.io/inject": "true"}, spec),
         },
@@ -185,6 +190,30 @@ def _authorization_policy(namespace: str, name: str, selector: JsonObject) -> Js
         "kind": "AuthorizationPolicy",
         "metadata": metadata(name, namespace),
         "spec": {**spec, **({"rules": rules} if rules else {})},
+    }
+
+
+def _destination_rule(installation: Installation, namespace: str) -> JsonObject:
+    """Sidecars choose among the agents that are ready, wherever they are (docs/decisions/0031).
+
+    Since Istio tells of pods that are not ready, too, unless `minHealthPercent` is set, a part of what is to be steered would
+    go to the app. With outlier detection, which that belongs to, come priorities by locality, unless they are off; a
+    repetition would then end at another zone's agent instead of the app. A rule of the mesh's own, for `*.local` say, has
+    the same effects, and this one stands before it.
+    """
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": metadata(AGENT, namespace),
+        "spec": {
+            "host": f"{AGENT}.{namespace}.svc.{installation.cluster_domain}",
+            "exportTo": ["."],
+            "trafficPolicy": {
+                "loadBalancer": {"localityLbSetting": {"enabled": False}},
+                # No agent is ejected: 0 is never.
+                "outlierDetection": {"minHealthPercent": 1, "consecutive5xxErrors": 0, "consecutiveGatewayErrors": 0},
+            },
+        },
     }
 
 

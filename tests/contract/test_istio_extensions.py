@@ -23,6 +23,8 @@ ENVOY = "type.googleapis.com/envoy."
 EXTENSIONS = {
     "extensions.filters.http.rbac.v3.RBAC": "envoy.filters.http.rbac",
     "extensions.filters.http.set_filter_state.v3.Config": "envoy.filters.http.set_filter_state",
+    "extensions.filters.http.header_mutation.v3.HeaderMutation": "envoy.filters.http.header_mutation",
+    "extensions.filters.http.upstream_codec.v3.UpstreamCodec": "envoy.filters.http.upstream_codec",
     "extensions.clusters.aggregate.v3.ClusterConfig": "envoy.clusters.aggregate",
     "extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig": "envoy.retry_priorities.previous_priorities",
     "extensions.transport_sockets.tls.v3.UpstreamTlsContext": "envoy.transport_sockets.tls",
@@ -30,8 +32,8 @@ EXTENSIONS = {
 }
 """Envoy's names of the types that steering may use."""
 
-OPTIONS = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions"}
-"""Options of every cluster, compiled in always: not extensions that a build can leave out."""
+OPTIONS = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions", "envoy.filters.http.upstream_codec"}
+"""What every cluster has, compiled in always: not extensions that a build can leave out."""
 
 
 def steering() -> Steering:

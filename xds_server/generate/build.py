@@ -13,6 +13,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     ConfigSource,
     Http1ProtocolOptions,
     Http2ProtocolOptions,
+    Metadata,
     TransportSocket,
 )
 from envoy_data_plane.envoy.config.core.v3 import (
@@ -26,6 +27,7 @@ from envoy_data_plane.envoy.config.endpoint.v3 import (
 )
 from envoy_data_plane.envoy.config.listener.v3 import Filter
 from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
+from envoy_data_plane.envoy.extensions.filters.http.upstream_codec.v3 import UpstreamCodec
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
     HttpConnectionManagerUpgradeConfig,
     HttpFilter,
@@ -89,9 +91,11 @@ def ads() -> ConfigSource:
     )
 
 
-def load_assignment(name: str, *addresses: SocketAddress) -> ClusterLoadAssignment:
-    """A cluster's endpoints, all in one locality."""
-    endpoints = [LbEndpoint(endpoint=Endpoint(address=envoy_address(address))) for address in addresses]
+def load_assignment(name: str, *addresses: SocketAddress, metadata: Metadata | None = None) -> ClusterLoadAssignment:
+    """A cluster's endpoints, all in one locality and with the same metadata."""
+    endpoints = [
+        LbEndpoint(endpoint=Endpoint(address=envoy_address(address)), metadata=metadata) for address in addresses
+    ]
     return ClusterLoadAssignment(cluster_name=name, endpoints=[LocalityLbEndpoints(lb_endpoints=endpoints)])
 
 
@@ -103,9 +107,16 @@ def unbounded() -> CircuitBreakers:
     return CircuitBreakers(thresholds=[thresholds])
 
 
-def callers_protocol() -> dict[str, Any]:
-    """Upstream in the protocol that the caller speaks: HTTP/1.1, HTTP/2, gRPC and WebSocket stay what they are."""
+def callers_protocol(*filters: HttpFilter) -> dict[str, Any]:
+    """Upstream in the protocol that the caller speaks: HTTP/1.1, HTTP/2, gRPC and WebSocket stay what they are.
+
+    Args:
+        filters: what each try passes, before it goes out, and its answer, before the router judges it.
+    """
     same = HttpProtocolOptionsUseDownstreamHttpConfig(
         http_protocol_options=Http1ProtocolOptions(), http2_protocol_options=Http2ProtocolOptions()
     )
-    return {PROTOCOL_OPTIONS: pack(HttpProtocolOptions(use_downstream_protocol_config=same))}
+    options = HttpProtocolOptions(use_downstream_protocol_config=same)
+    if filters:
+        options.http_filters = [*filters, http_filter("envoy.filters.http.upstream_codec", UpstreamCodec())]
+    return {PROTOCOL_OPTIONS: pack(options)}

@@ -9,8 +9,9 @@ The parts are two, because they change at different times:
 
 The third filter only has the route chosen anew; routes match on the verdicts, which no client can forge. A taken request's
 route goes to [agent, the app itself] with one retry, and the agent vouches for an answer that came from the laptop
-(`x-hairpin-served: via_upstream`): whatever it does not vouch for ends at the app. What is only copied goes to the app
-(`mirror`).
+(`x-hairpin-served: via_upstream`): whatever it does not vouch for ends at the app, whose answers say so (`application`),
+lest they be taken for such: the first try is the app's, too, where agents are not healthy. What is only copied goes to the
+app (`mirror`).
 
 Only extensions that Istio's own proxy has: `tests/contract` holds them against its list.
 """
@@ -27,10 +28,12 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
     ClusterDiscoveryType,
     ClusterLbPolicy,
 )
+from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutation
 from envoy_data_plane.envoy.config.core.v3 import (
     HeaderValue,
     HeaderValueOption,
     HeaderValueOptionHeaderAppendAction,
+    Metadata,
     TypedExtensionConfig,
 )
 from envoy_data_plane.envoy.config.route.v3 import (
@@ -43,10 +46,13 @@ from envoy_data_plane.envoy.config.route.v3 import (
     RouteMatch,
 )
 from envoy_data_plane.envoy.extensions.clusters.aggregate.v3 import ClusterConfig as AggregateConfig
+from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import HeaderMutation as HeaderMutationFilter
+from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import Mutations
 from envoy_data_plane.envoy.extensions.filters.http.set_filter_state.v3 import Config as SetFilterState
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 from envoy_data_plane.envoy.extensions.retry.priority.previous_priorities.v3 import PreviousPrioritiesConfig
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
+from envoy_data_plane.google.protobuf import Struct
 
 from hairpin.headers import SERVED_HEADER, SESSION_HEADER
 from hairpin.model.match import And, Match, Not
@@ -70,6 +76,12 @@ IDEMPOTENT = "GET|HEAD|OPTIONS|PUT|DELETE|TRACE"
 
 NOT_DELIVERED = r"upstream_reset_before_response_started\{remote_connection_failure.*|unclaimed"
 """What the agent writes when no tunnel took the request: it provably did not reach the laptop's process."""
+
+
+APPLICATION = "application"
+"""What is written on the app's answers to requests that were to be steered."""
+_METADATA = "hairpin.dev"
+"""Of an endpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,19 +181,33 @@ def filters(point: SteeringPoint) -> tuple[HttpFilter, ...]:
 
 def clusters(point: SteeringPoint) -> tuple[Cluster, ...]:
     """The app itself, the aggregate of [agent, app], and the agent for copies."""
+    served = Metadata(filter_metadata={_METADATA: Struct.from_dict({"served": APPLICATION})})
     local = Cluster(
         name=f"hairpin|local|{point.port}",
         type=ClusterDiscoveryType.STATIC,
         connect_timeout=timedelta(seconds=1),
         circuit_breakers=unbounded(),
-        load_assignment=load_assignment(f"hairpin|local|{point.port}", point.app),
+        load_assignment=load_assignment(f"hairpin|local|{point.port}", point.app, metadata=served),
         typed_extension_protocol_options=callers_protocol(),
     )
+    # Envoy passes a try's answer through the filters of the route's cluster, whichever member it came from.
+    steered = in_turn(f"hairpin|{point.port}", point.agent_cluster, local.name)
+    steered.typed_extension_protocol_options = callers_protocol(_served_by())
     return (
         local,
-        in_turn(f"hairpin|{point.port}", point.agent_cluster, local.name),
+        steered,
         copies_cluster(point.port, point.agent_cluster, point.agent_transport),
     )
+
+
+def _served_by() -> HttpFilter:
+    """Marks the app's answers as such: the route would repeat a GET whose answer nobody vouches for."""
+    said = HeaderValueOption(
+        header=HeaderValue(key=SERVED_HEADER, value=f"%UPSTREAM_METADATA({_METADATA}:served)%"),
+        append_action=HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
+    )
+    mutations = Mutations(response_mutations=[HeaderMutation(append=said)])
+    return http_filter("envoy.filters.http.header_mutation", HeaderMutationFilter(mutations=mutations))
 
 
 def in_turn(name: str, *members: str) -> Cluster:
@@ -216,7 +242,7 @@ def fail_open_routes(name: str, match: RouteMatch, cluster: str, session: str) -
     idempotent = HeaderMatcher(name=":method", string_match=StringMatcher(safe_regex=RegexMatcher(regex=IDEMPOTENT)))
     unvouched = HeaderMatcher(
         name=SERVED_HEADER,
-        string_match=StringMatcher(exact="via_upstream"),
+        string_match=StringMatcher(safe_regex=RegexMatcher(regex=f"via_upstream|{APPLICATION}")),
         invert_match=True,
         treat_missing_header_as_empty=True,
     )

@@ -92,6 +92,8 @@ async def test_a_rollout_to_agents_of_another_protocol_stops_at_the_first_and_se
                 await run.said_since(start, f"the tunnel to {LAST} is lost")
                 await eventually(refused, "the new agent's log names both versions", seconds=60)
                 await mesh.answered_by(ME, "alice")  # by the other replica
+                # A part of them would be the application's if sidecars knew of the one that is not ready.
+                assert [(await mesh.ask("alice", method="POST"))["who"] for _ in range(40)] == [ME] * 40
             assert set(others) == {CLUSTER}, others
             assert not any(f"the tunnel to {LAST} is up" in line for line in run.errors[start:])
         finally:

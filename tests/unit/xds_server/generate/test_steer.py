@@ -84,7 +84,9 @@ def test_only_idempotent_requests_are_repeated_after_they_may_have_been_delivere
     assert "envoy-ratelimited" in again.route.retry_policy.retry_on.split(",")
     assert "envoy-ratelimited" not in once.route.retry_policy.retry_on.split(",")
     [served] = again.route.retry_policy.retriable_headers
-    assert served.invert_match and served.treat_missing_header_as_empty and served.string_match.exact == "via_upstream"
+    assert served.invert_match and served.treat_missing_header_as_empty
+    # The agent's word for the laptop's answers, and what is written on the app's own.
+    assert served.string_match.safe_regex.regex == "via_upstream|application"
 
 
 def test_a_request_waits_at_a_breakpoint_as_long_as_its_caller_does():
