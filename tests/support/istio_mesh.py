@@ -209,7 +209,11 @@ class IstioMesh:
             try:
                 async with session.request(method, f"http://{host}{path}", headers=headers) as response:
                     text = await response.text()
-                    return str(json.loads(text)["who"]) if response.status == 200 else f"{response.status}: {text[:80]} {dict(response.headers)}"
+                    return (
+                        str(json.loads(text)["who"])
+                        if response.status == 200
+                        else f"{response.status}: {text[:80]} {dict(response.headers)}"
+                    )
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 return f"{type(error).__name__}: {error}"
 
