@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import tempfile
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from tests.support.cluster.api_server import ApiServer
 from tests.support.cluster.client import ApiError
 from tests.support.cluster.folders import run_folder
+from tests.support.mesh import eventually
 
 
 def _deployment(replicas: int) -> dict:
@@ -45,6 +47,13 @@ class TestApiServer:
             namespace=namespace,
         )
         async with api_server.client_of("alice") as alice, api_server.client_of("mallory") as mallory:
+
+            async def known() -> bool:
+                with contextlib.suppress(ApiError):
+                    return bool(await alice.list("ConfigMap", namespace))
+                return False
+
+            await eventually(known, "the API server has taken note of the binding, the namespace of its authority")
             assert [c["metadata"]["name"] for c in await alice.list("ConfigMap", namespace)] == ["kube-root-ca.crt"]
             with pytest.raises(ApiError, match=r'User "alice" cannot list resource "secrets"'):
                 await alice.list("Secret", namespace)

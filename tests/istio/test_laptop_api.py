@@ -321,8 +321,9 @@ async def test_a_token_that_is_not_known_is_told_with_what_helps(installed, tmp_
 async def test_the_command_lists_and_ends_sessions(installed, shop):
     kubeconfig = str(installed.kubeconfig("alice", namespace=shop.namespace))
     async with store(installed, "alice", shop.namespace) as mine, store(installed, "bob", shop.namespace) as bobs:
-        session = await mine.create(spec(shop.namespace))
-        other = await bobs.create(spec(shop.namespace, environment="bob"))
+        # No tunnel keeps them: commands take their time.
+        session = await mine.create(spec(shop.namespace, lease_seconds=120))
+        other = await bobs.create(spec(shop.namespace, environment="bob", lease_seconds=120))
     code, out, err = await hairpin("sessions", "--kubeconfig", kubeconfig)
     assert (code, [line.split()[0] for line in out.splitlines()]) == (0, ["NAME", session.name, other.name])
     assert "environment alice" in out

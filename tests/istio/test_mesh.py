@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import secrets
 import signal
 import sys
+import time
 from collections import Counter
+from pathlib import Path
 
 import aiohttp
 import psutil
@@ -15,6 +19,8 @@ import pytest
 from tests.support.cluster.images import PYTHON, ROOT
 from tests.support.cluster.mesh import Cluster
 from tests.support.cluster.pods import Place, Response
+from tests.support.cluster.processes import words_of
+from tests.support.mesh import PATIENCE
 
 SPIFFE = "spiffe://cluster.local/ns/shop/sa"
 GRPC = """
@@ -26,11 +32,13 @@ with grpc.insecure_channel("checkout:7070") as channel:
 
 
 async def until(place: Place, url: str, wanted, **options) -> Response:
-    """Asks until the answer is as wanted: configuration takes a moment to arrive."""
-    for _ in range(100):
+    """Asks until the answer is as wanted: configuration takes a moment to arrive. One that is no application's never is."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
         response = await place.request(url, **options)
-        if wanted(response):
-            return response
+        with contextlib.suppress(json.JSONDecodeError):
+            if wanted(response):
+                return response
         await asyncio.sleep(0.1)
     raise AssertionError(f"{url} answers {response.status}: {response.text}")
 
@@ -86,6 +94,7 @@ class TestIdentity:
             assert allowed.who == "inventory"
         finally:
             await shop.client.delete("AuthorizationPolicy", name, "shop")
+        await until(await shop.pod("shop", "app=echo"), "http://inventory/", lambda r: r.status == 200)
 
 
 class TestInjection:
@@ -215,10 +224,11 @@ class TestPrograms:
         while "mesh is up" not in (line := (await process.stdout.readline()).decode()):
             assert line, "the mesh did not come up"
         started = psutil.Process(process.pid).children(recursive=True)
-        assert {"etcd", "kube-apiserver", "pilot-discovery", "node"} <= {child.name() for child in started}
+        names = {Path(words[0]).name for child in started if (words := words_of(child))}
+        assert {"etcd", "kube-apiserver", "pilot-discovery", "node"} <= names
         process.send_signal(signal.SIGKILL)
         await process.wait()
-        _, alive = await asyncio.to_thread(psutil.wait_procs, started, 10)
+        _, alive = await asyncio.to_thread(psutil.wait_procs, started, PATIENCE)
         assert alive == []
 
 

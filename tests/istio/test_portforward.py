@@ -19,6 +19,7 @@ from hairpin.kubernetes.portforward import PortForward, Right, forward
 from hairpin.model.session import AgentAddress, Session, SessionSpec, SessionStatus
 from local_proxy.control_planes import Connection
 from local_proxy.kubectl import kubectl_forwards
+from tests.support.cluster.processes import words_of
 from tests.support.envoy import eventually
 
 NAMESPACE = "forwards"
@@ -267,13 +268,8 @@ async def test_kubectl_does_it_too_and_is_started_again(there, monkeypatch):
         name="x", namespace=NAMESPACE, owner="alice", created=datetime.now(UTC), spec=SessionSpec(), status=status
     )
 
-    def is_kubectl(process):
-        with contextlib.suppress(psutil.Error):  # one that has just ended
-            return process.cmdline()[:1] == [str(kubectl)]
-        return False
-
     def kubectls():
-        return [process for process in psutil.Process().children(recursive=True) if is_kubectl(process)]
+        return [found for found in psutil.Process().children(recursive=True) if words_of(found)[:1] == [str(kubectl)]]
 
     async with kubectl_forwards(flags, "test", NAMESPACE, told.append) as forwards:
         (at,) = (await forwards.replicas(session)).agents
@@ -285,8 +281,8 @@ async def test_kubectl_does_it_too_and_is_started_again(there, monkeypatch):
                 return False
 
         await eventually(answers, what="kubectl forwards")
+        await eventually(lambda: len(kubectls()) == 2, what="the other one, too")
         before = kubectls()
-        assert len(before) == 2
         for process in before:
             process.kill()
         await eventually(lambda: len(kubectls()) == 2 and kubectls() != before, what="kubectl is started again")

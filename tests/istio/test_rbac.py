@@ -41,6 +41,10 @@ async def cluster():
                     *("create", "rolebinding", user, "-n", SERVED, f"--clusterrole={DEVELOPER}", f"--user={user}")
                 )
             await eventually(lambda: judged(server), "the admission policy is in force")
+            async with server.client_of("alice") as alice, server.client_of("bob") as bob:
+                for user in (alice, bob):
+                    question = ("create", "sessions", SERVED, "", "", "hairpin.dev")
+                    await eventually(lambda user=user, question=question: may(user, *question), "developers may")
             yield server
     except MissingError as e:
         pytest.skip(str(e))
@@ -175,6 +179,8 @@ async def test_an_operator_ends_sessions(alices, cluster):
     )
     await cluster.kubectl("create", "rolebinding", "olga", "-n", SERVED, "--role=ends-sessions", "--user=olga")
     async with cluster.client_of("olga") as olga:
+        # The API server takes note of a new binding a little after it has it.
+        await eventually(lambda: may(olga, "delete", "sessions", SERVED, "", "", "hairpin.dev"), "olga may")
         await olga.delete("Session", "a", SERVED)
     assert await cluster.client.get("Session", "a", SERVED) is None
 
@@ -184,6 +190,7 @@ async def test_a_namespace_goes_with_its_sessions_under_the_policy(cluster):
     await cluster.kubectl("create", "rolebinding", "a", "-n", namespace, f"--clusterrole={DEVELOPER}", "--user=alice")
     document = session(namespace=namespace)
     async with cluster.client_of("alice") as alice:
+        await eventually(lambda: may(alice, "create", "sessions", namespace, "", "", "hairpin.dev"), "alice may")
         await alice.create(document)
     await cluster.client.delete("Namespace", namespace)
     await cluster.client.wait_gone("Namespace", namespace)

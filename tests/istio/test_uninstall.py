@@ -66,14 +66,18 @@ def mentions(found):
 
 
 async def settled(client):
-    """Everything, once two looks a second apart are the same: what was deleted takes its dependents along."""
+    """Everything, once two looks a second apart are the same, and nothing is about to go: what was deleted takes its dependents
+    along, and a namespace of an earlier test's may take a while.
+    """
     for _ in range(60):
         before = await everything(client)
         await asyncio.sleep(1)
         after = await everything(client)
-        if not (moving := differences(before, after)):
+        moving = differences(before, after)
+        ending = [name for name, found in after.items() if "deletionTimestamp" in found["metadata"]]
+        if not moving and not ending:
             return after
-    raise AssertionError(moving)
+    raise AssertionError(moving, ending)
 
 
 async def words(pods):

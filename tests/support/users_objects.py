@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from tests.support.cluster.client import Object
-from tests.support.istio_mesh import SHOP, IstioMesh, operator
+from tests.support.istio_mesh import SHOP, IstioMesh, followed, operator
 from tests.support.mesh import eventually
 
 NETWORKING = "networking.istio.io/v1"
@@ -99,6 +99,9 @@ async def another_checkout(mesh: IstioMesh, name: str, version: str, *others: Ob
         yield
 
     async def gone() -> bool:
-        return not await mesh.cluster.pods(SHOP, f"version={version}")
+        return not await client.list("Pod", SHOP, f"version={version}")
 
     await eventually(gone, f"the pod of {name} is gone")
+    # Nor does a caller's sidecar lead there, or by routes and subsets that are gone.
+    await followed(mesh.cluster, SHOP, "checkout")
+    await mesh.answered_by("checkout", None)

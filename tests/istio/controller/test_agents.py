@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Callable
 
 import aiohttp
 import grpc
@@ -13,11 +14,11 @@ import pytest
 from hairpin.certificate_reading import certificate_names
 from hairpin.certificates import new_key_and_request
 from hairpin.kubernetes.installation import SYSTEM
-from tests.support.ads_client import channel_to, client_identity, open_stream
+from tests.support.ads_client import AdsClient, channel_to, client_identity, open_stream
 from tests.support.controller import SERVER_NAME, FakeAgent, controller, make_ready, reporting, trusting, url, workload
 from tests.support.envoy import eventually
 from xds_server.model.type_url import TypeUrl
-from xds_server.protocol.frames import DiscoveryRequest
+from xds_server.protocol.frames import DiscoveryRequest, DiscoveryResponse
 
 EGRESS = "hairpin.egress"
 
@@ -138,13 +139,9 @@ async def test_the_agents_envoy_gets_the_sessions_of_its_namespace(installed, ap
         identity = client_identity(replica.authority, uris=(f"spiffe://cluster.local/ns/{shop}/sa/hairpin-agent",))
         async with channel_to(replica.ads.port, identity, name=SERVER_NAME) as channel:
             stream = open_stream(channel)
-            await stream.send(_ask(f"agent~hairpin-agent-0.{shop}"))
-            found = await stream.receive()
-            assert f"alice-1.{shop}".encode() in found.resources[0].value
+            last = await _until(stream, shop, lambda egress: f"alice-1.{shop}".encode() in egress)
             await laptop.end("alice-1")
-            await stream.send(_ask(f"agent~hairpin-agent-0.{shop}", found.version_info, found.nonce))
-            found = await stream.receive()
-            assert f"alice-1.{shop}".encode() not in found.resources[0].value
+            await _until(stream, shop, lambda egress: f"alice-1.{shop}".encode() not in egress, last)
             stream.call.cancel()
             # A name that no pod of that account has; another account's certificate; a laptop's.
             other = open_stream(channel)
@@ -173,6 +170,26 @@ async def test_every_ready_replica_needs_the_tunnel(installed, api, shop, laptop
         second.report(f"alice-1.{shop}")
         status = await laptop.phase("alice-1", "Active")
         assert status["tunnels"] == ["hairpin-agent-0", "hairpin-agent-1"]
+
+
+async def _until(
+    stream: AdsClient, shop: str, wanted: Callable[[bytes], bool], last: DiscoveryResponse | None = None
+) -> DiscoveryResponse:
+    """Ask until the agent's resource is as wanted: the controller has its own statuses by a watch, later than who wrote there.
+
+    Args:
+        stream: the agent's.
+        shop: its namespace.
+        wanted: judges the resource.
+        last: the response that the stream had last.
+    """
+    found = last or DiscoveryResponse()
+    async with asyncio.timeout(20):
+        while True:
+            await stream.send(_ask(f"agent~hairpin-agent-0.{shop}", found.version_info, found.nonce))
+            found = await stream.receive()
+            if wanted(found.resources[0].value):
+                return found
 
 
 def _ask(node: str, version: str = "", nonce: str = "") -> DiscoveryRequest:

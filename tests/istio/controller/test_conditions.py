@@ -157,12 +157,25 @@ async def test_an_istiod_that_ignores_envoy_filters(installed, active):
             await installed.client.delete("Deployment", name, ROOT)
 
 
-async def test_a_controller_that_may_write_no_filter(installed, laptop, shop, agent, replica):
+async def may_not_write(api, namespace):
+    attributes = {"verb": "patch", "resource": "envoyfilters", "group": "networking.istio.io", "namespace": namespace}
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    answer = await api.call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body=review)
+    return not answer["status"]["allowed"]
+
+
+async def test_a_controller_that_may_write_no_filter(installed, api, laptop, agent, replica):
     """Its role was changed: sessions say so, and what they wait for is done when it may again."""
+    shop = laptop.namespace
     role = await installed.client.get("Role", CONTROLLER, shop)
     rules = [rule for rule in role["rules"] if "envoyfilters" not in rule["resources"]]
     readable = {"apiGroups": ["networking.istio.io"], "resources": ["envoyfilters"], "verbs": ["get", "list", "watch"]}
     await installed.client.patch("Role", CONTROLLER, {"rules": [*rules, readable]}, namespace=shop)
+    await eventually(lambda: may_not_write(api, shop), what="the API server has taken note")
     await laptop.claim("alice-1", localPort=3000)
     agent.report(f"alice-1.{shop}")
     message, reason = await told(laptop, "NotWritten", phase="Ready")

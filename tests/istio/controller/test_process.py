@@ -9,13 +9,13 @@ import sys
 import yaml
 
 from hairpin.kubernetes.installation import CONTROLLER, SYSTEM
-from tests.support.envoy import Ports, eventually
+from hairpin.ports import free_ports
+from tests.support.envoy import eventually
 
 
 async def test_it_serves_until_sigterm_and_gives_its_lease_back(installed, shop, laptop, tmp_path):
-    ports = Ports()
-    listen = {"api": f"127.0.0.1:{ports()}", "xds": f"127.0.0.1:{ports()}"}
-    ports.close()
+    ports = free_ports()
+    listen = {"api": f"127.0.0.1:{next(ports)}", "xds": f"127.0.0.1:{next(ports)}"}
     settings = tmp_path / "controller.yaml"
     settings.write_text(yaml.safe_dump({"namespaces": [shop], "listen": listen}))
     kubeconfig = installed.kubeconfig(namespace=SYSTEM)

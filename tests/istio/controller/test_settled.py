@@ -57,7 +57,9 @@ async def test_nothing_is_written_twice(installed, api, laptop, agent, delivery)
     async with controller(counting, shop, delivery=delivery) as replica, reporting(agent, replica):
         for number, text in enumerate(matches):
             match = match_to_json(parse_match(text))
-            await laptop.claim(f"s-{number}", environment=f"e-{number}", match=match, localPort=3000 + number)
+            await laptop.claim(
+                f"s-{number}", environment=f"e-{number}", match=match, localPort=3000 + number, leaseSeconds=60
+            )
         agent.report(*(f"s-{number}.{shop}" for number in range(len(matches))))
         for number in range(len(matches)):
             await laptop.phase(f"s-{number}", "Active")

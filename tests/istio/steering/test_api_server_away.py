@@ -11,6 +11,7 @@ import pytest
 
 from hairpin.kubernetes.installation import CONTROLLER, SYSTEM
 from hairpin.model.mesh import AGENT
+from tests.support.cluster.processes import words_of
 from tests.support.istio_mesh import SHOP, followed
 from tests.support.mesh import eventually
 
@@ -39,7 +40,7 @@ async def test_an_api_server_that_is_away_costs_failed_calls_and_one_line(mesh):
     async with mesh.laptop("alice", "alice", following=f"http://{INVENTORY}/") as run:
         await eventually(laptop_answers, "the laptop answers, and calls the next service")
         start, pid, hairpin = len(run.errors), run.pid, psutil.Process(run.pid)
-        [command] = [p for p in hairpin.children(recursive=True) if "tests.support.cluster.app" in p.cmdline()[:3]]
+        [command] = [p for p in hairpin.children(recursive=True) if "tests.support.cluster.app" in words_of(p)[:3]]
         async with mesh.traffic() as others, mesh.traffic("alice") as steered:
             try:
                 await asyncio.to_thread(programs["kube-apiserver"].kill)

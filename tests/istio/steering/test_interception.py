@@ -52,7 +52,8 @@ async def headless(mesh):
     caller = await mesh.cluster.pod(SHOP, "app=frontend")
 
     async def named():
-        return await Resolver(caller.network, DNS, SHOP).resolve("checkout-pods")
+        found = await Resolver(caller.network, DNS, SHOP).resolve("checkout-pods")
+        return len(found) == len(await mesh.cluster.pods(SHOP, "app=checkout"))
 
     await eventually(named, "the cluster's DNS has heard of it")
     yield mesh

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from tests.support.cluster.images import PYTHON
+from tests.support.cluster.processes import words_of
 from tests.support.istio_mesh import SHOP
 from tests.support.mesh import eventually
 from tests.support.recorder import recorded
@@ -37,8 +38,12 @@ async def mirror(mesh, *flags):
             paths = {f"/probe/{next(probes)}" for _ in range(8)}
             for path in paths:
                 await mesh.ask("alice", path=path)
-            await asyncio.sleep(0.3)
-            return paths <= {copy["path"] for copy in recorded(run.output)}
+
+            async def arrived():
+                return paths <= {copy["path"] for copy in recorded(run.output)}
+
+            await eventually(arrived, "each of them in copy", seconds=1)  # or the next ones
+            return True
 
         await eventually(everywhere, "copies come from every replica")
         yield run
@@ -108,7 +113,7 @@ def struck(run, what):
     laptop = psutil.Process(run.pid)
     tree = [laptop, *laptop.children(recursive=True)]
     if what == "process":
-        return [found for found in tree if "tests.support.recorder" in found.cmdline()[:3]]  # hairpin's own has it too
+        return [found for found in tree if "tests.support.recorder" in words_of(found)[:3]]  # hairpin's own has it too
     return tree if what == "laptop" else []
 
 
@@ -131,7 +136,8 @@ async def test_whatever_becomes_of_the_laptop_the_cluster_answers_at_once(mesh, 
         assert bool(processes) == bool(what)
         try:
             for process in processes:
-                process.send_signal(number)
+                with contextlib.suppress(psutil.NoSuchProcess):  # what hairpin had on a leash ends with it
+                    process.send_signal(number)
             async with asyncio.timeout(60), (await mesh.caller()).session() as session:
 
                 async def posted(body):

@@ -41,6 +41,8 @@ async def outbound(mesh):
         return await written(mesh) >= before
 
     await eventually(as_before, "the plumbing is back")
+    # Whoever comes next is not to have a connection closed by it.
+    await drained([*await pods_of(mesh), *await mesh.cluster.pods(SHOP, "app=inventory")])
 
 
 async def pods_of(mesh):

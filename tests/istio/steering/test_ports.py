@@ -17,6 +17,7 @@ from tests.istio.steering.test_target import binding
 from tests.laptop import builds
 from tests.support.builds import MissingError
 from tests.support.cluster.images import PYTHON, PYTHON_ENVIRONMENT
+from tests.support.cluster.processes import words_of
 from tests.support.istio_mesh import SHOP
 from tests.support.mesh import eventually
 from tests.support.netns import socket_in
@@ -262,6 +263,7 @@ async def some(counts, who):
 def gunicorn(run):
     """The process that the others were forked from."""
     for process in psutil.Process(run.process.pid).children(recursive=True):
-        if "ported:app" in process.cmdline() and "hairpin" not in process.cmdline():
+        words = words_of(process)
+        if "ported:app" in words and "hairpin" not in words:
             return process.pid
     raise AssertionError("gunicorn does not run")

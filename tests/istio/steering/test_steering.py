@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from tests.support.istio_mesh import SHOP
-from tests.support.mesh import eventually
+from tests.support.mesh import PATIENCE, eventually
 
 pytestmark = [pytest.mark.timeout(180)]
 
@@ -139,7 +139,7 @@ async def test_sessions_come_and_go_without_a_change_of_the_listener(mesh):
             for user in ("alice", "bob", "alice"):
                 async with mesh.laptop(user, user):
                     assert (await mesh.ask(user))["who"] == f"laptop of {user}"
-            await asyncio.wait_for(stream.content.readline(), 5)
+            await asyncio.wait_for(stream.content.readline(), PATIENCE)
     assert [[await pod.stat(name) for name in names] for pod in pods] == before
 
 

@@ -13,7 +13,7 @@ from hairpin.model.session import Phase
 from tests.support.cluster.users import ADMIN
 from tests.support.istio_mesh import SHOP
 from tests.support.many_laptops import WHO, many_laptops
-from tests.support.mesh import eventually
+from tests.support.mesh import PATIENCE, eventually
 from xds_server.generate.steer import match_filter_name
 
 pytestmark = [pytest.mark.timeout(300)]
@@ -60,7 +60,7 @@ async def streams(mesh):
         async def alive():
             for stream in (unmatched, steered):
                 await stream.send_str("still there")
-                assert await asyncio.wait_for(stream.receive_str(), 5) == "still there"
+                assert await asyncio.wait_for(stream.receive_str(), PATIENCE) == "still there"
 
         yield alive
 
@@ -102,6 +102,7 @@ async def test_a_match_that_envoy_would_refuse_is_refused_by_name_and_takes_no_r
     bad = "(?=a)b"
     async with mesh.laptop("alice", "alice") as alice, mesh.traffic("alice") as steered, mesh.traffic() as others:
         session = await alice.session()
+        await has_rules(pods, 1)
         before = [await rules(pod) for pod in pods]
         assert before == [{f"{session}.{SHOP}"}] * 2
         flags = ["--match", f"header x-user~'{bad}'", "--target", "checkout:http", "-n", SHOP]

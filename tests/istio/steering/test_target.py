@@ -21,6 +21,7 @@ from tests.support.cluster.host import LAPTOP_UID
 from tests.support.cluster.images import PYTHON
 from tests.support.envoy import eventually
 from tests.support.istio_mesh import SHOP
+from tests.support.mesh import PATIENCE
 
 pytestmark = [pytest.mark.timeout(240)]
 
@@ -164,6 +165,17 @@ def check_same(found, *, mounted):
     assert not Path(root).exists()
 
 
+class Looking(Reader):
+    """One that counts how often it was looked whether something has changed."""
+
+    looks = 0
+
+    async def marks(self):
+        found = await super().marks()
+        self.looks += 1
+        return found
+
+
 @pytest.mark.parametrize("files", ["rewrite", "mount"])
 async def test_who_may_exec_gets_what_the_container_has(settled, files):
     found, error = await told(settled, "alice", "--env-from", "target", "--env-set", "MODE=mine", "--files", files)
@@ -200,7 +212,7 @@ async def test_who_may_create_tokens_gets_the_pods_without_exec_and_a_new_one_be
     assert subject(base64.b64decode(found["own"][TOKEN])) == ACCOUNT
     ahead = [0.0]
     async with connect(kubeconfig=str(settled.cluster.kubeconfig("bob"))) as api:
-        reader = Reader(api, SHOP, Target.parse("deployment/settled:web"), container=None, files=True)
+        reader = Looking(api, SHOP, Target.parse("deployment/settled:web"), container=None, files=True)
         first = await reader.read()
         write_copies(first, tmp_path)
         async with asyncio.TaskGroup() as tasks:
@@ -214,7 +226,7 @@ async def test_who_may_create_tokens_gets_the_pods_without_exec_and_a_new_one_be
                     look_seconds=0.1,
                 )
             )
-            await asyncio.sleep(0.5)  # until it has looked for the first time
+            await eventually(lambda: reader.looks, what="it has looked for the first time")
             ahead[0] = 3600.0
             token = tmp_path / TOKEN[1:]
             await eventually(lambda: token.read_bytes() != first.files[TOKEN].data, what="the token is a new one")
@@ -231,12 +243,12 @@ async def test_a_config_map_that_changes_is_followed_in_the_run(settled, tmp_pat
     metadata = {"name": "settled", "namespace": SHOP}
     changed = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"a.yaml": "a: 2\n"}}
     async with connect(kubeconfig=str(settled.cluster.kubeconfig("bob"))) as api:
-        reader = Reader(api, SHOP, Target.parse("deployment/settled:web"), container=None, files=True)
+        reader = Looking(api, SHOP, Target.parse("deployment/settled:web"), container=None, files=True)
         first = await reader.read()
         write_copies(first, tmp_path)
         async with asyncio.TaskGroup() as tasks:
             renewing = tasks.create_task(keep_fresh(reader, first, tmp_path, pytest.fail, look_seconds=0.1))
-            await asyncio.sleep(0.5)  # until it has looked for the first time
+            await eventually(lambda: reader.looks, what="it has looked for the first time")
             await settled.cluster.client.apply(changed)
             file = tmp_path / "etc/settled/a.yaml"
             try:
@@ -265,5 +277,5 @@ async def test_a_kill_leaves_no_secret(settled):
         folder = settled.cluster.host.inside(str(root.parent))
         assert (folder / "root/etc/db.pw").read_bytes() == SECRET
         run.signal(SIGKILL)
-        await asyncio.wait_for(run.process.wait(), 10)
+        await asyncio.wait_for(run.process.wait(), PATIENCE)
         await eventually(lambda: not folder.exists(), what="the folder is gone")

@@ -29,7 +29,7 @@ def weighted(first, second):
     """Routes of which the last goes by weights, and the others to v2: for an environment, a timeout, without retries."""
     return virtual_service(
         route({"v2": 100}, match={"headers": {"x-env": {"exact": "bob"}}}),
-        route({"v2": 100}, match={"uri": {"prefix": "/delay"}}, timeout="1s", retries=NONE),
+        route({"v2": 100}, match={"uri": {"prefix": "/delay"}}, timeout="3s", retries=NONE),
         route({"v2": 100}, match={"headers": {"x-retries": {"exact": "none"}}}, retries=NONE),
         route({"v2": 100}, match={"uri": {"prefix": "/failing"}}, retries=RETRIES),
         route({"v2": 100}, match={"uri": {"prefix": "/count"}}),
@@ -123,7 +123,7 @@ async def test_a_retry_happens_if_it_is_asked_for_and_where_the_first_try_was(ro
 async def test_a_timeout_ends_a_request_wherever_it_is_and_reaches_nobody_else(routing):
     for environment, who in WHO.items():
         key = f"late-{environment}"
-        response = await request(routing, environment, "/delay?ms=3000", headers={"x-request-key": key})
+        response = await request(routing, environment, "/delay?ms=9000", headers={"x-request-key": key})
         assert response.status == 504
         assert await executions(routing, key) == {other: int(other == who) for other in WHO.values()}
         assert (await routing.ask(environment, path="/delay?ms=10"))["who"] == who

@@ -13,7 +13,7 @@ import aiohttp.abc
 from tests.support.netns import socket_in
 
 _A, _IN = 1, 1
-_SECONDS = 5.0
+_SECONDS = 15.0
 _POINTER = 0xC0
 
 

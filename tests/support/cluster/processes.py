@@ -82,6 +82,13 @@ class Program:
             self._process.stdin.close()
 
 
+def words_of(process: psutil.Process) -> list[str]:
+    """The command line of one of a tree's processes; none where it has ended since the tree was looked at."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.cmdline()
+    return []
+
+
 class Programs:
     """Programs by name, each of which can be killed and started again; all of them are killed at the block's end.
 
