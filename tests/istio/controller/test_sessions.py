@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from hairpin.certificate_reading import certificate_names
 from hairpin.kubernetes.installation import SYSTEM
 from tests.istio.controller.conftest import ADMIN
@@ -118,6 +120,7 @@ async def test_what_is_deleted_or_changed_by_hand_is_mended(installed, api, shop
         await installed.client.wait_for("ConfigMap", "hairpin-ca", lambda c: c["data"]["ca.pem"], namespace=shop)
 
 
+@pytest.mark.timeout(300)  # a hundred times a filter is judged by a process of its own
 async def test_a_hundred_sessions_are_one_object(installed, api, shop, laptop, agent):
     names = [f"s-{number}" for number in range(100)]
     async with controller(api, shop) as replica, reporting(agent, replica):
