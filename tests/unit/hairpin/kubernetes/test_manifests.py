@@ -61,7 +61,7 @@ def test_writing_it_removes_what_is_no_longer_in_it(tmp_path):
 
 def test_everything_is_labelled_and_named_once():
     names = [(d["kind"], d["metadata"].get("namespace"), d["metadata"]["name"]) for d in OBJECTS]
-    assert len(names) == len(set(names)) == 55
+    assert len(names) == len(set(names)) == 57
     assert all(d["metadata"]["labels"].items() >= OURS.items() for d in OBJECTS)
 
 
@@ -111,6 +111,17 @@ def test_the_agents_service_takes_the_steering_ones_alone():
     other = find("StatefulSet", "hairpin-agent-as-checkout", "shop")["spec"]["template"]
     assert not selector <= other["metadata"]["labels"].items()
     assert other["spec"]["serviceAccountName"] == "checkout"
+
+
+@pytest.mark.parametrize("namespace", FULL.namespaces)
+def test_sidecars_are_told_of_ready_agents_alone_and_prefer_none(namespace):
+    spec = find("DestinationRule", "hairpin-agent", namespace)["spec"]
+    assert spec["host"] == f"hairpin-agent.{namespace}.svc.cluster.example"
+    outliers = spec["trafficPolicy"]["outlierDetection"]
+    assert outliers.pop("minHealthPercent") > 0  # else istiod sends those that are not ready
+    assert set(outliers.values()) == {0}  # no error ejects
+    # Outlier detection would give the agents of other zones a priority of their own, where a repetition would end.
+    assert spec["trafficPolicy"]["loadBalancer"]["localityLbSetting"] == {"enabled": False}
 
 
 def test_programs_have_the_flags_that_their_containers_give():
