@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -55,10 +56,11 @@ async def hairpin(cluster, *arguments, user="admin", code=0):
 @contextlib.asynccontextmanager
 async def kubelet(cluster):
     """In a kubelet's place: every pod of hairpin's is ready at once."""
-    ready = {"type": "Ready", "status": "True"}
 
     async def work():
         while True:
+            now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+            ready = {"type": "Ready", "status": "True", "lastTransitionTime": now}
             for pod in await cluster.client.list("Pod", labels="app.kubernetes.io/part-of=hairpin"):
                 if not pod["status"].get("conditions") or ready["type"] not in str(pod["status"]["conditions"]):
                     where = {"namespace": pod["metadata"]["namespace"], "subresource": "status"}
@@ -212,7 +214,7 @@ async def test_nothing_is_left(cluster):
     before = await everything(cluster)
     async with kubelet(cluster):
         lines = await hairpin(cluster, "install", "-n", "shop", "-n", "billing", "--identity", "default")
-        assert lines[0].startswith("55 objects go to https://")
+        assert lines[0].startswith("57 objects go to https://")
         assert lines[1] == "applied: hairpin in hairpin-system, agents in shop, billing"
         assert lines[-1] == "ready"
         installed = await everything(cluster)
