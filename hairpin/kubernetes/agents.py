@@ -201,20 +201,12 @@ def _destination_rule(installation: Installation, namespace: str) -> JsonObject:
     repetition would then end at another zone's agent instead of the app. A rule of the mesh's own, for `*.local` say, has
     the same effects, and this one stands before it.
     """
-    return {
-        "apiVersion": "networking.istio.io/v1",
-        "kind": "DestinationRule",
-        "metadata": metadata(AGENT, namespace),
-        "spec": {
-            "host": f"{AGENT}.{namespace}.svc.{installation.cluster_domain}",
-            "exportTo": ["."],
-            "trafficPolicy": {
-                "loadBalancer": {"localityLbSetting": {"enabled": False}},
-                # No agent is ejected: 0 is never.
-                "outlierDetection": {"minHealthPercent": 1, "consecutive5xxErrors": 0, "consecutiveGatewayErrors": 0},
-            },
-        },
+    policy = {
+        "loadBalancer": {"localityLbSetting": {"enabled": False}},
+        # No agent is ejected: 0 is never.
+        "outlierDetection": {"minHealthPercent": 1, "consecutive5xxErrors": 0, "consecutiveGatewayErrors": 0},
     }
+    return pods.destination_rule(AGENT, namespace, installation.cluster_domain, export_to=".", policy=policy)
 
 
 def _network_policy(installation: Installation, namespace: str, name: str, selector: JsonObject) -> JsonObject:

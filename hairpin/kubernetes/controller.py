@@ -141,13 +141,5 @@ def _network_policy(installation: Installation) -> JsonObject:
 
 def _destination_rule(installation: Installation) -> JsonObject:
     """The controller has no sidecar and TLS of its own, whatever the mesh's default is."""
-    return {
-        "apiVersion": "networking.istio.io/v1",
-        "kind": "DestinationRule",
-        "metadata": metadata(CONTROLLER, SYSTEM),
-        "spec": {
-            "host": f"{CONTROLLER}.{SYSTEM}.svc.{installation.cluster_domain}",
-            "exportTo": ["*"],
-            "trafficPolicy": {"tls": {"mode": "DISABLE"}},
-        },
-    }
+    policy = {"tls": {"mode": "DISABLE"}}
+    return pods.destination_rule(CONTROLLER, SYSTEM, installation.cluster_domain, export_to="*", policy=policy)

@@ -116,3 +116,25 @@ def disruption_budget(name: str, namespace: str, selector: JsonObject) -> JsonOb
         "metadata": metadata(name, namespace),
         "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector}},
     }
+
+
+def destination_rule(name: str, namespace: str, domain: str, *, export_to: str, policy: JsonObject) -> JsonObject:
+    """How sidecars call a Service of ours.
+
+    Args:
+        name: the Service's, and the rule's.
+        namespace: of both.
+        domain: the cluster's.
+        export_to: the namespaces whose sidecars are told: `.` is this one, `*` all.
+        policy: the traffic policy.
+    """
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": metadata(name, namespace),
+        "spec": {
+            "host": f"{name}.{namespace}.svc.{domain}",
+            "exportTo": [export_to],
+            "trafficPolicy": policy,
+        },
+    }

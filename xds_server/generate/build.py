@@ -11,6 +11,9 @@ from envoy_data_plane.envoy.config.core.v3 import (
     AggregatedConfigSource,
     ApiVersion,
     ConfigSource,
+    HeaderValue,
+    HeaderValueOption,
+    HeaderValueOptionHeaderAppendAction,
     Http1ProtocolOptions,
     Http2ProtocolOptions,
     Metadata,
@@ -105,6 +108,14 @@ def unbounded() -> CircuitBreakers:
         max_connections=UNBOUNDED, max_pending_requests=UNBOUNDED, max_requests=UNBOUNDED, max_retries=UNBOUNDED
     )
     return CircuitBreakers(thresholds=[thresholds])
+
+
+def set_header(name: str, value: str) -> HeaderValueOption:
+    """A header that replaces whatever was there: Envoy's default appends."""
+    return HeaderValueOption(
+        header=HeaderValue(key=name, value=value),
+        append_action=HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
+    )
 
 
 def callers_protocol(*filters: HttpFilter) -> dict[str, Any]:

@@ -26,12 +26,7 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
     ClusterEdsClusterConfig,
 )
 from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutation
-from envoy_data_plane.envoy.config.core.v3 import (
-    HeaderValue,
-    HeaderValueOption,
-    HeaderValueOptionHeaderAppendAction,
-    Http1ProtocolOptions,
-)
+from envoy_data_plane.envoy.config.core.v3 import Http1ProtocolOptions
 from envoy_data_plane.envoy.config.route.v3 import (
     HeaderMatcher,
     RetryPolicy,
@@ -48,7 +43,7 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 )
 
 from hairpin.headers import COPY_HEADER, FORWARDED_HEADER, SESSION_HEADER
-from xds_server.generate.build import NO_TIMEOUT, PROTOCOL_OPTIONS, UNBOUNDED, ads, pack
+from xds_server.generate.build import NO_TIMEOUT, PROTOCOL_OPTIONS, UNBOUNDED, ads, pack, set_header
 from xds_server.generate.verdict import COPIED
 
 if TYPE_CHECKING:
@@ -112,7 +107,7 @@ def copy_policy(port: int) -> RouteActionRequestMirrorPolicy:
     return RouteActionRequestMirrorPolicy(
         cluster=copies_name(port),
         disable_shadow_host_suffix_append=True,
-        request_headers_mutations=[HeaderMutation(append=_set(name, value)) for name, value in told.items()],
+        request_headers_mutations=[HeaderMutation(append=set_header(name, value)) for name, value in told.items()],
     )
 
 
@@ -152,10 +147,3 @@ def with_copy(route: Route, port: int) -> Route:
     """A route of requests that a laptop takes, for those that another session gets in copy."""
     action = replace(route.route or RouteAction(), request_mirror_policies=[copy_policy(port)])
     return replace(route, name=f"{route.name}-copied", match=copied(route.match or RouteMatch()), route=action)
-
-
-def _set(name: str, value: str) -> HeaderValueOption:
-    return HeaderValueOption(
-        header=HeaderValue(key=name, value=value),
-        append_action=HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
-    )

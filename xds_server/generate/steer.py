@@ -29,13 +29,7 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
     ClusterLbPolicy,
 )
 from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutation
-from envoy_data_plane.envoy.config.core.v3 import (
-    HeaderValue,
-    HeaderValueOption,
-    HeaderValueOptionHeaderAppendAction,
-    Metadata,
-    TypedExtensionConfig,
-)
+from envoy_data_plane.envoy.config.core.v3 import Metadata, TypedExtensionConfig
 from envoy_data_plane.envoy.config.route.v3 import (
     HeaderMatcher,
     RetryPolicy,
@@ -57,7 +51,15 @@ from envoy_data_plane.google.protobuf import Struct
 from hairpin.headers import SERVED_HEADER, SESSION_HEADER
 from hairpin.model.match import And, Match, Not
 from hairpin.model.overlap import Relation, relation
-from xds_server.generate.build import NO_TIMEOUT, callers_protocol, http_filter, load_assignment, pack, unbounded
+from xds_server.generate.build import (
+    NO_TIMEOUT,
+    callers_protocol,
+    http_filter,
+    load_assignment,
+    pack,
+    set_header,
+    unbounded,
+)
 from xds_server.generate.mirror import copies_cluster, mirror_routes, with_copy
 from xds_server.generate.verdict import COPIED, TAKEN, Verdict
 
@@ -77,9 +79,9 @@ IDEMPOTENT = "GET|HEAD|OPTIONS|PUT|DELETE|TRACE"
 NOT_DELIVERED = r"upstream_reset_before_response_started\{remote_connection_failure.*|unclaimed"
 """What the agent writes when no tunnel took the request: it provably did not reach the laptop's process."""
 
-
 APPLICATION = "application"
 """What is written on the app's answers to requests that were to be steered."""
+
 _METADATA = "hairpin.dev"
 """Of an endpoint."""
 
@@ -191,8 +193,10 @@ def clusters(point: SteeringPoint) -> tuple[Cluster, ...]:
         typed_extension_protocol_options=callers_protocol(),
     )
     # Envoy passes a try's answer through the filters of the route's cluster, whichever member it came from.
-    steered = in_turn(f"hairpin|{point.port}", point.agent_cluster, local.name)
-    steered.typed_extension_protocol_options = callers_protocol(_served_by())
+    steered = replace(
+        in_turn(f"hairpin|{point.port}", point.agent_cluster, local.name),
+        typed_extension_protocol_options=callers_protocol(_served_by()),
+    )
     return (
         local,
         steered,
@@ -202,10 +206,7 @@ def clusters(point: SteeringPoint) -> tuple[Cluster, ...]:
 
 def _served_by() -> HttpFilter:
     """Marks the app's answers as such: the route would repeat a GET whose answer nobody vouches for."""
-    said = HeaderValueOption(
-        header=HeaderValue(key=SERVED_HEADER, value=f"%UPSTREAM_METADATA({_METADATA}:served)%"),
-        append_action=HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
-    )
+    said = set_header(SERVED_HEADER, f"%UPSTREAM_METADATA({_METADATA}:served)%")
     mutations = Mutations(response_mutations=[HeaderMutation(append=said)])
     return http_filter("envoy.filters.http.header_mutation", HeaderMutationFilter(mutations=mutations))
 
@@ -268,10 +269,6 @@ def _route(
         name="envoy.retry_priorities.previous_priorities",
         typed_config=pack(PreviousPrioritiesConfig(update_frequency=1)),
     )
-    for_agent = HeaderValueOption(
-        header=HeaderValue(key=SESSION_HEADER, value=session),
-        append_action=HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
-    )
     return Route(
         name=name,
         match=match,
@@ -287,6 +284,6 @@ def _route(
                 retry_priority=priorities,
             ),
         ),
-        request_headers_to_add=[for_agent],
+        request_headers_to_add=[set_header(SESSION_HEADER, session)],
         request_body_buffer_limit=BODY_LIMIT,
     )
