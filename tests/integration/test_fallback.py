@@ -12,17 +12,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 from envoy_data_plane.envoy.config.route.v3 import RouteMatch
 
+from hairpin.envoy import config
 from hairpin.envoy.process import ManagedEnvoy
 from hairpin.model.mesh import SocketAddress
 from tests.support.envoy import HOST, http_listener, static
-from tests.support.tunnels import free_port
+from tests.support.ports import free_port
 from xds_server.generate.steer import SteeringPoint, clusters, fail_open_routes
 
 pytestmark = pytest.mark.envoy
@@ -70,11 +70,6 @@ async def server(executed: Counter[str], name: str, status: int, served: str | N
         await runner.cleanup()
 
 
-def endpoint(port: int, health: str) -> dict[str, Any]:
-    address = {"socket_address": {"address": HOST, "port_value": port}}
-    return {"endpoint": {"address": address}, "health_status": health}
-
-
 @asynccontextmanager
 async def sidecar(directory: Path, *, app: str | None, tunnel: bool, health: tuple[str, ...]) -> AsyncIterator[Sidecar]:
     """One whose agents have this health and, or not, a tunnel; the app says this of its own answers."""
@@ -87,18 +82,15 @@ async def sidecar(directory: Path, *, app: str | None, tunnel: bool, health: tup
     async with agent as agents, server(made.executed, "app", 200, app) as own:
         point = SteeringPoint(port=8080, app=SocketAddress(HOST, own), agent_cluster=AGENTS)
         local, steered, _ = (cluster.to_dict() for cluster in clusters(point))
-        endpoints = [endpoint(agents, one) for one in health]
-        agent_cluster = {
-            "name": AGENTS,
-            "type": "STATIC",
-            "connect_timeout": "1s",
-            "load_assignment": {"cluster_name": AGENTS, "endpoints": [{"lb_endpoints": endpoints}]},
-        }
+        agent_cluster = config.static_cluster(AGENTS, *(config.tcp(HOST, agents) for _ in health))
+        (locality,) = agent_cluster["load_assignment"]["endpoints"]
+        for endpoint, one in zip(locality["lb_endpoints"], health, strict=True):
+            endpoint["health_status"] = one
         routes = (
             route.to_dict() for route in fail_open_routes("r", RouteMatch(prefix="/"), steered["name"], "alice.shop")
         )
-        config = static(http_listener(made.port, *routes), clusters=(agent_cluster, local, steered))
-        async with ManagedEnvoy("sidecar", config, directory):
+        bootstrap = static(http_listener(made.port, *routes), clusters=(agent_cluster, local, steered))
+        async with ManagedEnvoy("sidecar", bootstrap, directory):
             yield made
 
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from local_proxy import guard
-from tests.support.envoy import eventually
+from tests.support.envoy import eventually, running
 from tests.support.mesh import echo_mesh, running_mesh
 
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(120)]
@@ -162,7 +162,7 @@ async def test_the_command_ends_when_hairpin_is_killed_and_no_call_of_its_hangs(
         assert len(await said(errno.ENOSYS)) == 2, run.output
 
         async def gone():  # the one that is killed last closes its output a moment before it has ended
-            return not [pid for pid in await said(0) if runs(int(pid))]
+            return not [pid for pid in await said(0) if running(int(pid))]
 
         await eventually(gone, what="both processes have ended")
 
@@ -201,7 +201,7 @@ async def test_a_command_that_is_to_be_kept_goes_on_and_is_told_by_its_calls(mes
                 return not folder.exists()
 
             await eventually(removed, what="the folder of keys is removed")
-            assert runs(kept.pid)
+            assert running(kept.pid)
         finally:
             kept.kill()
 
@@ -210,14 +210,6 @@ def guard_of(pid):
     """The command line of the process that waits for hairpin's end; None: there is none yet."""
     lines = (process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"]))
     return next((line for line in lines if line[2:5] == [guard.__file__, "keep", str(pid)]), None)
-
-
-def runs(pid):
-    """Whether it does: who inherits it may not have taken note of its end yet."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 async def test_a_control_plane_that_is_killed_gets_the_session_again(mesh):

@@ -26,6 +26,7 @@ from hairpin.mesh.state import MeshFolder
 from hairpin.mesh.supervisor import MeshSupervisor
 from hairpin.model.mesh import Mesh
 from hairpin.ports import free_ports
+from tests.support.cluster.processes import words_of
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0
@@ -301,12 +302,8 @@ class TestMesh:
 
 def started_by(pid: int, words: str) -> list[psutil.Process]:
     """The processes below this one whose command line has these words; one that just ends has none."""
-    found = []
-    for process in psutil.Process(pid).children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if words in " ".join(process.cmdline()):
-                found.append(process)
-    return found
+    lines = ((process, words_of(process)) for process in psutil.Process(pid).children(recursive=True))
+    return [process for process, line in lines if line and words in " ".join(line)]
 
 
 async def eventually(condition: Callable[[], Any], what: str, *, seconds: float = PATIENCE) -> None:

@@ -299,9 +299,8 @@ async def test_whoever_takes_long_over_a_sighting_gets_the_next_one_soon_all_the
     process = start(f"127.0.0.1,{port}")
     async with contextlib.aclosing(watcher(process, port=port).changes()) as changes:
         assert (await anext(changes)).listener.port == port
-        await asyncio.sleep(
-            1
-        )  # as long as a rule may take to its sidecars; were it a look's cost, the pause would be 20 s
+        # As long as a rule may take to its sidecars; were it a look's cost, the pause would be 20 s.
+        await asyncio.sleep(1)
         end(process)
         async with asyncio.timeout(15):
             assert (await anext(changes)).listener is None
